@@ -1,0 +1,316 @@
+"""The softmax family as pure functions on `keras.ops`.
+
+Every function takes logits of any floating dtype, computes in float32 and returns
+float32. Its output is finite for all finite logits, and for -inf logits (masked
+classes) while one logit of each row is finite: a masked class gets probability 0, or
+the log-probability `LOWEST`, the most negative float32.
+"""
+
+import math
+
+import numpy as np
+from keras import ops, random
+
+LOWEST = float(np.finfo("float32").min)
+TINY = float(np.finfo("float32").tiny)
+
+
+def softmax(logits, axis=-1):
+    """Softmax: `exp(x_i) / sum_j exp(x_j)`.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`.
+
+    Example:
+
+    >>> float(softmax([0.0, 0.0])[0])
+    0.5
+    """
+    return ops.softmax(_float32(logits), axis=axis)
+
+
+def log_softmax(logits, axis=-1):
+    """Logarithm of softmax: `x_i - log(sum_j exp(x_j))`.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of log-probabilities, of the shape of `logits`.
+
+    Example: the log-sum-exp of the logits is subtracted from each of them.
+
+    >>> logits = np.array([13.0, 8.0, 2.0])
+    >>> print(np.round(logits - log_softmax(logits), 4))
+    [13.0067 13.0067 13.0067]
+    """
+    return ops.maximum(ops.log_softmax(_float32(logits), axis=axis), LOWEST)
+
+
+def softmax2(logits, axis=-1):
+    """Base-2 softmax: `2**x_i / sum_j 2**x_j`, which is softmax of `ln(2) x`.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`.
+
+    Reference:
+        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301), section III.
+
+    Example:
+
+    >>> print(np.round(softmax2([2.0, 1.0, 0.0]) * 7))
+    [4. 2. 1.]
+    """
+    return softmax(_float32(logits) * math.log(2), axis=axis)
+
+
+def log_softmax2(logits, axis=-1):
+    """Natural logarithm of base-2 softmax: `ln(2) (x_i - log2(sum_j 2**x_j))`.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of log-probabilities, of the shape of `logits`.
+
+    Reference:
+        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301), section III.
+
+    Example:
+
+    >>> print(np.round(np.exp(log_softmax2([2.0, 1.0, 0.0])) * 7))
+    [4. 2. 1.]
+    """
+    return log_softmax(_float32(logits) * math.log(2), axis=axis)
+
+
+def gumbel_noise(shape, seed=None):
+    """Samples of the standard Gumbel distribution: `-log(-log(u))`.
+
+    `u` is a float32 uniform on `[tiny, 1)`. A half-precision uniform can round to 0
+    or 1, where the noise is infinite, so there is no `dtype` to choose.
+
+    Args:
+        shape: Tuple of integers (or of scalar tensors), the shape of the sample.
+        seed: Integer, `keras.random.SeedGenerator`, or `None`.
+
+    Returns:
+        Float32 tensor of shape `shape`, with values in about `[-4.5, 17]`.
+
+    Reference:
+        [Jang et al., 2017](https://arxiv.org/abs/1611.01144), section 2.1.
+
+    Example:
+
+    >>> gumbel_noise((2, 3), seed=0).shape == (2, 3)
+    True
+    """
+    u = random.uniform(shape, minval=TINY, maxval=1.0, dtype="float32", seed=seed)
+    return -ops.log(-ops.log(u))
+
+
+def gumbel_softmax(logits, temperature=1.0, noise=0.0, hard=False, axis=-1):
+    """Gumbel-softmax, a relaxed one-hot sample: `softmax((x + g) / temperature)`.
+
+    Args:
+        logits: Float tensor, logits or log-probabilities.
+        temperature: Non-zero float or scalar tensor. A negative one reverses the
+            order of the logits.
+        noise: `gumbel_noise` of the shape of `logits`. The default, 0, gives the
+            deterministic `softmax(x / temperature)`.
+        hard: Boolean. If `True`, the result is the one-hot argmax, with the gradient
+            of the relaxed sample (the straight-through estimator).
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of the shape of `logits`, on the probability simplex.
+
+    Reference:
+        [Jang et al., 2017](https://arxiv.org/abs/1611.01144), equation 2, and
+        section 2.2 for the straight-through estimator.
+
+    Example:
+
+    >>> logits = np.zeros((2, 3))
+    >>> sample = gumbel_softmax(logits, 0.5, noise=gumbel_noise((2, 3), seed=0))
+    >>> print(np.sum(sample, axis=-1).round(5))
+    [1. 1.]
+    """
+    soft = softmax(_temper(logits, temperature, noise), axis=axis)
+    if not hard:
+        return soft
+    one_hot = ops.one_hot(
+        ops.argmax(soft, axis=axis), ops.shape(soft)[axis], axis=axis, dtype="float32"
+    )
+    return ops.stop_gradient(one_hot) + (soft - ops.stop_gradient(soft))
+
+
+def log_gumbel_softmax(logits, temperature=1.0, noise=0.0, axis=-1):
+    """Logarithm of Gumbel-softmax: `log_softmax((x + g) / temperature)`.
+
+    Args:
+        logits: Float tensor, logits or log-probabilities.
+        temperature: Non-zero float or scalar tensor. A negative one reverses the
+            order of the logits.
+        noise: `gumbel_noise` of the shape of `logits`. The default, 0, gives the
+            deterministic `log_softmax(x / temperature)`.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of log-probabilities, of the shape of `logits`.
+
+    Reference:
+        [Maddison et al., 2017](https://arxiv.org/abs/1611.00712), appendix C
+        (ExpConcrete).
+
+    Example:
+
+    >>> noise = gumbel_noise((3,), seed=0)
+    >>> sample = log_gumbel_softmax(np.zeros(3), 0.5, noise)
+    >>> print(np.sum(np.exp(sample)).round(5))
+    1.0
+    """
+    return log_softmax(_temper(logits, temperature, noise), axis=axis)
+
+
+def taylor_softmax(logits, axis=-1):
+    """Taylor softmax: `(1 + x_i + x_i**2 / 2)`, normalised to sum to 1.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042),
+        section 3.2.
+
+    Example:
+
+    >>> print(np.round(taylor_softmax([0.0, 2.0]) * 6))
+    [1. 5.]
+    """
+    x, masked = _split_mask(logits)
+    scale = _scale(x, axis)
+    x = x / scale
+    return _normalise(1 / scale / scale + x / scale + x * x / 2, masked, axis)
+
+
+def spherical_softmax(logits, epsilon=1e-3, axis=-1):
+    """Spherical softmax: `(x_i**2 + epsilon)`, normalised to sum to 1.
+
+    It ignores the sign of a logit. `epsilon` keeps the probability of a logit that
+    crosses 0, and so the gradient of its logarithm, within bounds.
+
+    Args:
+        logits: Float tensor.
+        epsilon: Positive float.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042),
+        section 3.1.
+
+    Example:
+
+    >>> print(np.round(spherical_softmax([1.0, -2.0]) * 5))
+    [1. 4.]
+    """
+    x, masked = _split_mask(logits)
+    scale = _scale(x, axis)
+    x = x / scale
+    return _normalise(x * x + epsilon / scale / scale, masked, axis)
+
+
+def sin_softmax(logits, axis=-1):
+    """Softmax of the sine of the logits: `softmax(sin(x))`.
+
+    No probability is above `e**2 / (e**2 + N - 1)`, because a sine has bounds.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`.
+
+    Reference:
+        [Banerjee et al., 2021](https://arxiv.org/abs/2108.07153), the periodic
+        alternatives to softmax.
+
+    Example:
+
+    >>> print(np.round(sin_softmax([np.pi / 2, -np.pi / 2]), 3))
+    [0.881 0.119]
+    """
+    x, masked = _split_mask(logits)
+    return softmax(ops.where(masked, -math.inf, ops.sin(x)), axis=axis)
+
+
+def sparsemax(logits, axis=-1):
+    """Sparsemax: the Euclidean projection of the logits on the probability simplex.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`, with exact zeros.
+
+    Reference:
+        [Martins and Astudillo, 2016](https://arxiv.org/abs/1602.02068), equation 1.
+
+    Example:
+
+    >>> print(sparsemax([1.0, 0.5, -2.0]))
+    [0.75 0.25 0.  ]
+    """
+    x = _float32(logits)
+    # The threshold lies within 1 of the largest logit, so what lies further below is
+    # outside the support wherever it lies: clipped, it cannot spoil the running sums.
+    x = ops.maximum(x - ops.stop_gradient(ops.max(x, axis=axis, keepdims=True)), -2.0)
+    return ops.sparsemax(x, axis=axis)
+
+
+def _float32(x):
+    return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def _split_mask(logits):
+    """The logits with 0 for the masked, and which were masked (-inf)."""
+    x = _float32(logits)
+    masked = ops.equal(x, -math.inf)
+    return ops.where(masked, 0.0, x), masked
+
+
+def _temper(logits, temperature, noise):
+    """`(logits + noise) / temperature`; masked logits stay masked at any sign of it."""
+    x, masked = _split_mask(logits)
+    x = ops.clip((x + noise) / temperature, LOWEST, -LOWEST)
+    return ops.where(masked, -math.inf, x)
+
+
+def _scale(x, axis):
+    """The largest magnitude, or 1: divided by it, a square cannot overflow."""
+    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+    return ops.stop_gradient(ops.maximum(largest, 1.0))
+
+
+def _normalise(weights, masked, axis):
+    weights = ops.where(masked, 0.0, weights)
+    return weights / ops.sum(weights, axis=axis, keepdims=True)

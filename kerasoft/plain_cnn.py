@@ -1,0 +1,52 @@
+"""A plain convolutional network, the baseline beside ResNet-12."""
+
+import keras
+from keras import layers
+
+from kerasoft.resnet12 import classifier, four_filters, pixels
+
+
+def plain_cnn(
+    num_classes=100, head=None, width=64, input_shape=(32, 32, 3), name="plain_cnn"
+):
+    """Four 3x3 convolutions with ReLU, each followed by 2x2 max-pooling.
+
+    No batch normalisation and no shortcut: what a network has to be spared to see
+    what ResNet-12 adds. The classes' logits, in float32, are the output of the layer
+    `logits`.
+
+    Args:
+        num_classes: Positive integer.
+        head: What turns the logits into the output: a head's name, a layer, or
+            `None` to put out the logits.
+        width: The filters of the four convolutions: an integer `w` for
+            `(w, 2 * w, 4 * w, 8 * w)`, or a tuple of four integers.
+        input_shape: Tuple of integers, at least 16 pixels on each side.
+        name: String, the name of the model.
+
+    Returns:
+        A functional `keras.Model` that takes pixels in 0..255.
+
+    Raises:
+        ValueError: If the filters are not four positive integers, an image has a
+            side below 16 pixels, or `head` is not known.
+
+    Example:
+
+    >>> model = plain_cnn(num_classes=10, head="softmax", width=8)
+    >>> model(np.zeros((2, 32, 32, 3), "uint8")).shape == (2, 10)
+    True
+    """
+    inputs = keras.Input(input_shape, name="images")
+    x = pixels()(inputs)
+    for block, filters in enumerate(four_filters(width), start=1):
+        x = layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_normal",
+            name=f"conv{block}",
+        )(x)
+        x = layers.MaxPooling2D(2, name=f"pool{block}")(x)
+    return classifier(inputs, x, num_classes, head, name)

@@ -1,0 +1,122 @@
+"""ResNet-12, the backbone of few-shot learning, with a head of choice."""
+
+from functools import partial
+
+import keras
+from keras import layers
+
+from kerasoft import heads
+from kerasoft.dropblock import DropBlock
+from kerasoft.normalization import BatchNormalization
+
+pixels = partial(layers.Rescaling, scale=1 / 64, offset=-2.0, name="pixels")
+conv = partial(
+    layers.Conv2D,
+    padding="same",
+    use_bias=False,
+    kernel_initializer=keras.initializers.VarianceScaling(
+        2.0, mode="fan_out", distribution="untruncated_normal"
+    ),
+)
+norm = partial(BatchNormalization, momentum=0.9)
+activation = partial(layers.LeakyReLU, negative_slope=0.1)
+
+
+def resnet12(
+    num_classes=100,
+    head=None,
+    width=64,
+    input_shape=(32, 32, 3),
+    dropblock=0.0,
+    block_size=5,
+    seed=None,
+    name="resnet12",
+):
+    """ResNet-12 on raw pixels.
+
+    Four residual blocks of three 3x3 convolutions with batch normalisation and
+    LeakyReLU(0.1), each followed by 2x2 max-pooling; then global average pooling and
+    a dense layer. The classes' logits, in float32, are the output of the layer
+    `logits`.
+
+    Args:
+        num_classes: Positive integer.
+        head: What turns the logits into the output: a head's name, a layer, or
+            `None` to put out the logits.
+        width: The filters of the four blocks: an integer `w` for
+            `(w, 2 * w, 4 * w, 8 * w)`, or a tuple of four integers.
+        input_shape: Tuple of integers, at least 16 pixels on each side.
+        dropblock: Float in [0, 1), the rate of `DropBlock` after each block.
+        block_size: Positive integer, the side of DropBlock's blocks.
+        seed: Integer, the seed of DropBlock's choices.
+        name: String, the name of the model.
+
+    Returns:
+        A functional `keras.Model` that takes pixels in 0..255.
+
+    Raises:
+        ValueError: If the filters are not four positive integers, an image has a
+            side below 16 pixels, or `head` is not known.
+
+    Reference:
+        [Lee et al., 2019](https://arxiv.org/abs/1904.03758), section 4.1, whose
+        filters are (64, 160, 320, 640).
+
+    Example:
+
+    >>> model = resnet12(num_classes=10, head="log_softmax", width=8)
+    >>> model(np.zeros((2, 32, 32, 3), "uint8")).shape == (2, 10)
+    True
+    """
+    inputs = keras.Input(input_shape, name="images")
+    x = pixels()(inputs)
+    for block, filters in enumerate(four_filters(width), start=1):
+        x = _residual(x, filters, name=f"block{block}")
+        if dropblock:
+            block_seed = None if seed is None else seed + block
+            x = DropBlock(
+                dropblock, block_size, seed=block_seed, name=f"block{block}_drop"
+            )(x)
+    return classifier(inputs, x, num_classes, head, name)
+
+
+def _residual(x, filters, name):
+    shortcut = conv(filters, 1, name=f"{name}_shortcut_conv")(x)
+    shortcut = norm(name=f"{name}_shortcut_norm")(shortcut)
+    for i in (1, 2, 3):
+        x = conv(filters, 3, name=f"{name}_conv{i}")(x)
+        x = norm(name=f"{name}_norm{i}")(x)
+        if i < 3:
+            x = activation(name=f"{name}_act{i}")(x)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    x = activation(name=f"{name}_act3")(x)
+    return layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+
+
+def four_filters(width):
+    """The filters of four blocks: four integers, or multiples of one."""
+    filters = (
+        (width, 2 * width, 4 * width, 8 * width) if isinstance(width, int) else width
+    )
+    if len(filters) != 4 or any(f < 1 for f in filters):
+        raise ValueError(
+            "`width` must be a positive integer or four of them. "
+            f"Received: width={width}"
+        )
+    return filters
+
+
+def classifier(inputs, features, num_classes, head, name):
+    """Ends a backbone: pooled features, logits in float32, and the head."""
+    if min(inputs.shape[1:3]) < 16:
+        raise ValueError(
+            "Images must measure at least 16 pixels on each side, because the network "
+            f"halves them four times. Received: input_shape={inputs.shape[1:]}"
+        )
+    x = layers.GlobalAveragePooling2D(name="features")(features)
+    x = layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    if isinstance(head, str):
+        head = heads.get(head, name="head")
+    if head is not None:
+        x = head(x)
+    return keras.Model(inputs, x, name=name)

@@ -1,0 +1,75 @@
+"""Schedules that Keras lacks, for a temperature or a learning rate."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kerasoft")
+class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Exponential decay in steps, down to a floor.
+
+    Formula:
+
+    ```python
+    t = update_every * (step // update_every)
+    value = max(minimum, initial_value * exp(-rate * t))
+    ```
+
+    It is a function of the step alone, so a resumed run goes on where it stopped.
+
+    Args:
+        initial_value: Float, the value at step 0.
+        rate: Non-negative float, the decay per step.
+        update_every: Positive integer, the number of steps for which a value holds.
+        minimum: Float, the floor.
+
+    Raises:
+        ValueError: If `rate` is negative, `update_every` is below 1, or `minimum` is
+            above `initial_value`.
+
+    Reference:
+        [Jang et al., 2017](https://arxiv.org/abs/1611.01144), section 4.3, where
+        the temperature is `max(0.5, exp(-rate * t))`.
+
+    Example:
+
+    >>> schedule = FlooredExponentialDecay(1.0, rate=1e-3, update_every=500)
+    >>> [round(float(schedule(step)), 4) for step in (0, 499, 500, 5000)]
+    [1.0, 1.0, 0.6065, 0.5]
+    """
+
+    def __init__(self, initial_value, rate, update_every=1, minimum=0.5):
+        if rate < 0:
+            raise ValueError(
+                "`rate` must not be negative: the value is meant to fall. "
+                f"Received: rate={rate}"
+            )
+        if update_every < 1:
+            raise ValueError(
+                "`update_every` must be a number of steps, at least 1. "
+                f"Received: update_every={update_every}"
+            )
+        if minimum > initial_value:
+            raise ValueError(
+                "`minimum` must not be above `initial_value`. "
+                f"Received: minimum={minimum}, initial_value={initial_value}"
+            )
+        self.initial_value = initial_value
+        self.rate = rate
+        self.update_every = update_every
+        self.minimum = minimum
+
+    def __call__(self, step):
+        step = ops.cast(step, "int32")
+        held = ops.cast(step - step % self.update_every, "float32")
+        return ops.maximum(
+            self.minimum, self.initial_value * ops.exp(-self.rate * held)
+        )
+
+    def get_config(self):
+        return {
+            "initial_value": self.initial_value,
+            "rate": self.rate,
+            "update_every": self.update_every,
+            "minimum": self.minimum,
+        }

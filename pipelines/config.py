@@ -1,0 +1,278 @@
+"""The typed description of a run: from flags, from YAML, or both (flags win).
+
+jsonargparse makes the command line from the types: one parser reads flags and YAML
+alike, nested fields included, so a wrong key or type in a file meets the same check as
+one on the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import jsonargparse
+import yaml
+
+from kerasoft import heads
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message says what, and the way out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Annealing:
+    """A temperature that moves from `start` to `end` over the whole run.
+
+    Attributes:
+        kind: The curve: `linear`, `exponential`, `cosine`, or `jang`, exponential in
+            steps (Jang et al., 2017).
+        start: The temperature of the first step, not 0.
+        end: The temperature at the end, of the same sign as `start`.
+        update_every: For `jang`, the steps for which a temperature holds.
+    """
+
+    kind: Literal["linear", "exponential", "cosine", "jang"]
+    start: float
+    end: float
+    update_every: int = 100
+
+    @property
+    def possible(self) -> bool:
+        """Whether every temperature on the way is finite and not 0."""
+        falls = self.start >= self.end > 0
+        return (
+            self.start * self.end > 0
+            and math.isfinite(self.start * self.end)
+            and (falls or self.kind != "jang")
+            and self.update_every >= 1
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run: everything that its numbers depend on, with the machine.
+
+    Attributes:
+        head: The output head, a name of `kerasoft.heads.HEADS`.
+        temperature: For a Gumbel head: a number other than 0, or an annealing with
+            kind, start and end. 1 if not given.
+        noise: For a Gumbel head, when Gumbel noise is added.
+        hard: For `gumbel_softmax`: straight-through, one-hot forward.
+        loss: `matched` takes the head's output for what it is; `as_logits` takes it
+            for logits, the mistake of softmax before a cross-entropy on logits.
+        dataset: `cifar100`, `shapes100` (built in), `folder:PATH` (PATH/train/CLASS/*
+            and PATH/test/CLASS/*), or `auto`: CIFAR-100 where TFDS has it or can get
+            it, shapes100 otherwise.
+        label: The classes, where the data set has both: fine (100) or coarse (20).
+        image_size: The side to which a folder's images are resized.
+        backbone: The network under the head.
+        width: The filters of its first block; the next three double it each.
+        dropblock: The rate of DropBlock, for resnet12.
+        epochs: Passes over the training images.
+        batch_size: Images in a step.
+        learning_rate: The peak of one warm-up and cosine decay, for SGD with Nesterov
+            momentum 0.9.
+        warmup_epochs: Epochs of linear warm-up.
+        weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
+        label_smoothing: Share of each target that is spread over the classes.
+        cutout: Side of a grey square laid over each training image, in pixels.
+        mixup: Alpha of MixUp's Beta distribution; 0 turns it off.
+        precision: Dtype policy. `auto` takes mixed_float16 on a GPU with tensor cores,
+            mixed_bfloat16 on a CPU with bfloat16 instructions, float32 elsewhere.
+        steps_per_execution: Training steps in one call of the compiled loop.
+        seed: Of the weights, the split, the order, the augmentation and the noise.
+    """
+
+    head: str = "log_softmax"
+    temperature: float | Annealing | None = None
+    noise: Literal["training", "always", "never"] = "training"
+    hard: bool = False
+    loss: Literal["matched", "as_logits"] = "matched"
+    dataset: str = "auto"
+    label: Literal["fine", "coarse"] = "fine"
+    image_size: int = 32
+    backbone: Literal["resnet12", "plain_cnn"] = "resnet12"
+    width: int = 16
+    dropblock: float = 0.0
+    epochs: int = 12
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    warmup_epochs: float = 1.0
+    weight_decay: float = 5e-3
+    label_smoothing: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
+    steps_per_execution: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        try:
+            heads.get(self.head)
+        except ValueError as error:
+            raise InputError(f"head: {error}") from error
+        gumbel = self.head in ("gumbel_softmax", "log_gumbel_softmax")
+        self._require(
+            gumbel or self.temperature is None,
+            "temperature",
+            f"belongs to the Gumbel heads; the head {self.head} has none",
+        )
+        self._require(
+            gumbel or self.noise == "training",
+            "noise",
+            f"belongs to the Gumbel heads; the head {self.head} has none",
+        )
+        if isinstance(self.temperature, float | int):
+            self._require(
+                self.temperature != 0 and math.isfinite(self.temperature),
+                "temperature",
+                "must be finite and not 0, because the logits are divided by it",
+            )
+        if isinstance(self.temperature, Annealing):
+            self._require(
+                self.temperature.possible,
+                "temperature",
+                "must anneal between two finite numbers of one sign, neither 0 (for "
+                "jang, downwards and above 0), with update_every at least 1",
+            )
+        self._require(
+            not self.hard or self.head == "gumbel_softmax",
+            "hard",
+            "belongs to gumbel_softmax: the logarithm of a one-hot is not finite",
+        )
+        self._require(
+            self.dataset in ("auto", "cifar100", "shapes100")
+            or self.dataset.removeprefix("folder:") not in ("", self.dataset),
+            "dataset",
+            "must be auto, cifar100, shapes100 or folder:PATH",
+        )
+        self._require(
+            not self.dropblock or self.backbone == "resnet12",
+            "dropblock",
+            "belongs to the backbone resnet12",
+        )
+        self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
+        for name in ("width", "epochs", "batch_size", "steps_per_execution"):
+            self._require(getattr(self, name) >= 1, name, "must be at least 1")
+        self._require(
+            0 < self.learning_rate < math.inf, "learning_rate", "must be above 0"
+        )
+        for name in ("warmup_epochs", "weight_decay", "cutout", "mixup"):
+            self._require(
+                0 <= getattr(self, name) < math.inf, name, "must not be negative"
+            )
+        for name in ("dropblock", "label_smoothing"):
+            self._require(
+                0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"
+            )
+        self._require(
+            0 <= self.seed < 2**31, "seed", "must be at least 0 and below 2**31"
+        )
+
+    def _require(self, holds: bool, name: str, rule: str):
+        if not holds:
+            raise InputError(f"{name} {rule}. Received: {getattr(self, name)}")
+
+    @property
+    def run_name(self) -> str:
+        """The name of the run's folder: what it is, and what differs from defaults."""
+        parts = [self.dataset.replace("folder:", ""), self.backbone, self.head]
+        parts[0] = Path(parts[0]).name
+        if self.temperature is not None:
+            t = self.temperature
+            parts.append(
+                f"t{t.kind}-{t.start:g}-{t.end:g}"
+                if isinstance(t, Annealing)
+                else f"t{t:g}"
+            )
+        named = {"head", "temperature", "dataset", "backbone", "seed"}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in named and value != field.default:
+                parts.append(
+                    value if isinstance(value, str) else f"{field.name}{value:g}"
+                )
+        return "-".join([*parts, f"s{self.seed}"])
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+
+def parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
+    """A parser of the config's options, from flags and from YAML."""
+    made = jsonargparse.ArgumentParser(
+        prog=f"python -m pipelines.{prog}",
+        description=description,
+        exit_on_error=False,
+    )
+    made.add_argument("--config", action="config", help="A YAML file of these options.")
+    made.add_class_arguments(Config)
+    return made
+
+
+def parse(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | None):
+    """Parses a command line into a namespace of objects.
+
+    Raises:
+        InputError: What is wrong, in one sentence.
+    """
+    try:
+        return parser.instantiate(parser.parse_args(argv))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise InputError(_explain(parser, str(error))) from error
+
+
+def config_of(options: jsonargparse.Namespace) -> Config:
+    """The config among the options.
+
+    Raises:
+        InputError: If a value is impossible.
+    """
+    fields = dataclasses.fields(Config)
+    return Config(**{field.name: options[field.name] for field in fields})
+
+
+def _explain(parser: jsonargparse.ArgumentParser, message: str) -> str:
+    message = " ".join(message.split())
+    options = {action.dest: action for action in parser._actions}
+    if unknown := re.search(
+        r"unrecognized arguments: -*([^\s=]+)|Option '(.+)' is not accepted", message
+    ):
+        key = unknown[1] or unknown[2]
+        near = difflib.get_close_matches(key, options)
+        hint = f"did you mean {near[0]}?" if near else "--help lists those there are."
+        return f"There is no option {key}; {hint}"
+    if wrong := re.search(
+        r'Parser key "(\w+)":.* (?:Got value|Given value): (.*)', message
+    ):
+        expected = str(getattr(options[wrong[1]], "_typehint", "of another type"))
+        expected = re.sub(
+            r"<class '(?:\w+\.)*(\w+)'>|typing\.|(?:\w+\.)+", r"\1", expected
+        )
+        received = re.sub(
+            r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", r"\1=\2", wrong[2]
+        )
+        return f"{wrong[1]} must be {expected}. Received: {received}"
+    return message
+
+
+def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
+    """Makes a command of `main`: bad input ends in one line and status 2."""
+
+    def run(argv: Sequence[str] | None = None) -> NoReturn:
+        try:
+            sys.exit(main(argv))
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return run

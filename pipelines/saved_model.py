@@ -1,0 +1,101 @@
+"""A run on disk: a TensorFlow SavedModel with the run's own files in assets.extra."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kerasoft import losses
+from kerasoft.heads import GumbelHead, outputs_of
+from pipelines.config import InputError
+from pipelines.data import resize
+
+EXTRA = "assets.extra"
+CLASS_NAMES = "class_names.txt"
+
+
+def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path):
+    """Writes a model as a SavedModel that serves without Keras or kerasoft.
+
+    `serving_default` takes uint8 images of any size and gives `probabilities`,
+    `log_probabilities`, `class` and `class_name`. It adds no noise, whatever the
+    head's `noise`: the same image gives the same answer twice.
+
+    Args:
+        model: Takes pixels, ends in a head.
+        class_names: The names of the classes, which go to `assets/`.
+        path: The folder to write.
+        scratch: A folder for the file of names on its way to `assets/`.
+    """
+    head = model.layers[-1]
+    logits = keras.Model(model.input, head.input)
+    size = model.input_shape[1]
+    names = tf.constant(class_names)
+
+    def answer(images):
+        x = logits(resize(images, size), training=False)
+        if isinstance(head, GumbelHead):
+            y = head.relax(x, head.current_temperature, noise=0.0)
+        else:
+            y = head(x)
+        log_probabilities = losses.LOG_PROBABILITIES[outputs_of(head)](y)
+        label = tf.argmax(log_probabilities, axis=-1)
+        return {
+            "probabilities": tf.exp(log_probabilities)
+            if outputs_of(head) == "log_probabilities"
+            else y,
+            "log_probabilities": log_probabilities,
+            "class": label,
+            "class_name": tf.gather(names, label),
+        }
+
+    served = tf.Module()
+    served.model = model
+    scratch.joinpath(CLASS_NAMES).write_text("\n".join(class_names) + "\n", "utf-8")
+    served.class_names = tf.saved_model.Asset(str(scratch / CLASS_NAMES))
+    served.serve = tf.function(
+        answer,
+        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "images")],
+    )
+    tf.saved_model.save(served, str(path), signatures={"serving_default": served.serve})
+
+
+def load(path: Path):
+    """Loads a run's serving function.
+
+    Args:
+        path: A folder that `pipelines.train` wrote.
+
+    Returns:
+        The function from images to a dictionary of tensors, the names of the classes,
+        and the run's record.
+
+    Raises:
+        InputError: If the folder holds no such run.
+    """
+    record = read_record(path)
+    try:
+        served = tf.saved_model.load(str(path))
+        names = path.joinpath("assets", CLASS_NAMES).read_text("utf-8").splitlines()
+    except (OSError, tf.errors.OpError) as error:
+        raise InputError(f"The run {path} is damaged: {error}") from error
+    serve = served.signatures["serving_default"]
+    serve.keep_alive = served  # a signature alone does not hold its variables
+    return serve, names, record
+
+
+def read_record(path: Path) -> dict:
+    """Reads what a run says of itself.
+
+    Raises:
+        InputError: If the folder holds no run.
+    """
+    try:
+        return json.loads((path / EXTRA / "run.json").read_text("utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(
+            f"There is no run in {path}; `python -m pipelines.train` makes one."
+        ) from error

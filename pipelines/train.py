@@ -1,0 +1,394 @@
+"""Trains one run: `python -m pipelines.train --head log_softmax`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorboard.plugins.hparams import api as hparams
+
+import kerasoft
+from kerasoft import heads, losses
+from kerasoft.callbacks import TemperatureLogger
+from kerasoft.schedules import FlooredExponentialDecay
+from pipelines import data, saved_model
+from pipelines.config import (
+    Annealing,
+    Config,
+    InputError,
+    command,
+    config_of,
+    parse,
+    parser,
+)
+from pipelines.metrics import classification
+
+LOSSES = {"matched": losses.matched_loss, "as_logits": losses.as_logits_loss}
+
+
+def train(
+    config: Config,
+    saved_models: Path = Path("saved_models"),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Trains a run, evaluates it on the test split and publishes it as a SavedModel.
+
+    Args:
+        config: Describes the run.
+        saved_models: The folder in which the run's own folder is made.
+        resume: Go on from the last epoch of the run if it was stopped.
+        overwrite: Replace the run if it is there.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        InputError: If the run is there already, or its data cannot serve.
+        FloatingPointError: If the loss is not finite.
+    """
+    config = dataclasses.replace(config, dataset=data.resolve(config.dataset))
+    path = saved_models / config.run_name
+    work = saved_models / f".{config.run_name}.partial"
+    _check_free(path, work, config, resume, overwrite)
+    started = time.monotonic()
+
+    dataset = data.load(config)
+    policy = dtype_policy(config.precision)
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    steps = len(dataset.train.labels) // config.batch_size
+    model = build(config, dataset, policy, steps)
+
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "config.yaml").write_text(config.to_yaml(), "utf-8")
+    progress = Progress(work / "checkpoints", model)
+    first_epoch = progress.restore()
+    _trim(work / "history.csv", first_epoch)
+    logs = work / "tensorboard"
+    with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
+        hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
+    num_classes = len(dataset.class_names)
+    model.fit(
+        data.training_batches(dataset.train, num_classes, config, first_epoch),
+        validation_data=data.batches(dataset.validation, num_classes),
+        steps_per_epoch=steps,
+        initial_epoch=first_epoch,
+        epochs=config.epochs,
+        verbose=1 if sys.stdout.isatty() else 2,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            TemperatureLogger(),
+            keras.callbacks.CSVLogger(str(work / "history.csv"), append=True),
+            keras.callbacks.TensorBoard(str(logs), write_graph=False),
+            progress,
+        ],
+    )
+    if not math.isfinite(_last_loss(work / "history.csv")):
+        shutil.rmtree(work)
+        raise FloatingPointError(
+            "The training loss is not a finite number any more; nothing was kept. A "
+            f"lower --learning_rate (now {config.learning_rate:g}) is the usual way out."
+        )
+
+    served = serving_copy(config, dataset, model)
+    build_dir = work / "run"
+    saved_model.export(served, dataset.class_names, build_dir, scratch=work)
+    predicted = predict(build_dir, dataset.test.images)
+    metrics = classification(predicted, dataset.test.labels)
+    extra = build_dir / saved_model.EXTRA
+    extra.mkdir()
+    served.save(extra / "model.keras")
+    for name in ("config.yaml", "history.csv", "tensorboard"):
+        (work / name).rename(extra / name)
+    record = {
+        "config": dataclasses.asdict(config),
+        "metrics": metrics,
+        "dataset": {
+            "name": dataset.name,
+            "checksum": dataset.checksum,
+            "train": len(dataset.train.labels),
+            "validation": len(dataset.validation.labels),
+            "test": len(dataset.test.labels),
+            "classes": num_classes,
+        },
+        "parameters": served.count_params(),
+        "outputs": heads.outputs_of(served.layers[-1]),
+        "policy": policy,
+        "wall_seconds": round(time.monotonic() - started, 1),
+        "resumed_at_epoch": first_epoch,
+        **provenance(),
+    }
+    (extra / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    if path.exists():
+        path.rename(work / "replaced")
+    build_dir.rename(path)
+    shutil.rmtree(work)
+    return path
+
+
+def build(
+    config: Config, dataset: data.Data, policy: str, steps: int = 1
+) -> keras.Model:
+    """Builds and compiles the config's network, head and loss under a dtype policy."""
+    total = steps * config.epochs
+    ambient = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        head = make_head(config, total)
+        options = {
+            "num_classes": len(dataset.class_names),
+            "head": head,
+            "width": config.width,
+            "input_shape": dataset.test.images.shape[1:],
+        }
+        if config.backbone == "resnet12":
+            model = kerasoft.resnet12(
+                **options, dropblock=config.dropblock, seed=config.seed
+            )
+        else:
+            model = kerasoft.plain_cnn(**options)
+        optimizer = keras.optimizers.SGD(
+            learning_rate(config, steps),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=config.weight_decay or None,
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        model.compile(
+            optimizer,
+            loss=LOSSES[config.loss](head, config.label_smoothing),
+            metrics=["accuracy"],
+            steps_per_execution=config.steps_per_execution,
+            # XLA slows a CPU down here (see docs), and speeds a GPU up.
+            jit_compile=bool(tf.config.list_physical_devices("GPU")),
+        )
+        optimizer.build(model.trainable_variables)
+    finally:
+        keras.config.set_dtype_policy(ambient)
+    return model
+
+
+def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
+    """Makes the config's head, its temperature annealed over `total_steps`."""
+    options = {"name": "head"}
+    if config.head in ("gumbel_softmax", "log_gumbel_softmax"):
+        temperature = config.temperature
+        if isinstance(temperature, Annealing):
+            temperature = temperature_schedule(temperature, total_steps)
+        options |= {
+            "temperature": 1.0 if temperature is None else temperature,
+            "noise": config.noise,
+            "seed": config.seed,
+        }
+    if config.hard:
+        options["hard"] = True
+    return heads.get(config.head, **options)
+
+
+def temperature_schedule(annealing: Annealing, total_steps: int):
+    """The schedule that moves from start to end over `total_steps`."""
+    start, end = annealing.start, annealing.end
+    schedules = keras.optimizers.schedules
+    match annealing.kind:
+        case "linear":
+            return schedules.PolynomialDecay(start, total_steps, end)
+        case "exponential":
+            return schedules.ExponentialDecay(start, total_steps, end / start)
+        case "cosine":
+            return schedules.CosineDecay(start, total_steps, alpha=end / start)
+        case "jang":
+            rate = math.log(start / end) / total_steps
+            return FlooredExponentialDecay(start, rate, annealing.update_every, end)
+
+
+def learning_rate(config: Config, steps: int):
+    """Linear warm-up to the peak, then cosine decay to 0 at the last step."""
+    warmup = round(config.warmup_epochs * steps)
+    total = config.epochs * steps
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else config.learning_rate,
+        decay_steps=max(total - warmup, 1),
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
+
+
+def dtype_policy(precision: str) -> str:
+    """Chooses the fastest dtype policy that the device has instructions for."""
+    if precision != "auto":
+        return precision
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = tf.config.experimental.get_device_details(gpus[0])
+        tensor_cores = details.get("compute_capability", (0, 0)) >= (7, 0)
+        return "mixed_float16" if tensor_cores else "float32"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    bfloat16 = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "mixed_bfloat16" if bfloat16 else "float32"
+
+
+class Progress(keras.callbacks.Callback):
+    """Keeps the state of the last epoch: weights, optimiser, and random generators.
+
+    `keras.callbacks.BackupAndRestore` leaves out the generators of noise, without
+    which a resumed run is another run.
+    """
+
+    def __init__(self, folder: Path, model: keras.Model):
+        super().__init__()
+        state = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
+        self.epochs = tf.Variable(0, dtype="int64")
+        self.manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(
+                epochs=self.epochs,
+                variables=[state[path].value for path in sorted(state)],
+            ),
+            str(folder),
+            max_to_keep=1,
+        )
+
+    def restore(self) -> int:
+        """Restores the state, if there is one. Returns the number of epochs done."""
+        self.manager.restore_or_initialize()
+        return int(self.epochs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.assign(epoch + 1)
+        self.manager.save(checkpoint_number=epoch + 1)
+
+
+def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
+    """The trained model in float32, the precision that every machine has."""
+    steps = len(dataset.train.labels) // config.batch_size
+    copy = build(config, dataset, "float32", steps)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def predict(path: Path, images: np.ndarray) -> np.ndarray:
+    """The classes that the SavedModel in `path` gives to images."""
+    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+    chunks = np.array_split(images, max(len(images) // 250, 1))
+    return np.concatenate([serve(images=tf.constant(c))["class"] for c in chunks])
+
+
+def provenance() -> dict:
+    """What a number depends on beside the config: versions, commit, machine."""
+    packages = ("keras", "tensorflow", "tensorflow-datasets", "numpy")
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    gpus = tf.config.list_physical_devices("GPU")
+    return {
+        "versions": {
+            "kerasoft": kerasoft.__version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+        "commit": commit,
+        "device": {
+            "kind": "GPU" if gpus else "CPU",
+            "name": (
+                tf.config.experimental.get_device_details(gpus[0]).get("device_name")
+                if gpus
+                else platform.processor() or platform.machine()
+            ),
+            "cores": os.cpu_count(),
+        },
+    }
+
+
+def _check_free(
+    path: Path, work: Path, config: Config, resume: bool, overwrite: bool
+) -> None:
+    if overwrite:
+        shutil.rmtree(work, ignore_errors=True)
+    elif path.exists():
+        raise InputError(f"{path} is there already; --overwrite replaces it.")
+    elif not work.exists():
+        if resume:
+            raise InputError(
+                f"There is no stopped run {config.run_name} in {path.parent} to resume; "
+                "without --resume it starts."
+            )
+    elif not resume:
+        raise InputError(
+            f"A stopped run is in {work}; --resume goes on, --overwrite starts anew."
+        )
+    elif (work / "config.yaml").read_text("utf-8") != config.to_yaml():
+        raise InputError(
+            f"The stopped run in {work} has another config; --overwrite starts anew."
+        )
+
+
+def _trim(history: Path, epochs: int):
+    """Drops the rows of an epoch that was logged but not kept."""
+    if history.exists():
+        lines = history.read_text("utf-8").splitlines(keepends=True)
+        history.write_text("".join(lines[: epochs + 1] if epochs else []), "utf-8")
+
+
+def _last_loss(history: Path) -> float:
+    with history.open(encoding="utf-8") as file:
+        return float(list(csv.DictReader(file))[-1]["loss"])
+
+
+def _plain(value):
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parser("train", "Trains one run and leaves it as a SavedModel.")
+    options.add_argument(
+        "--saved_models", type=Path, default="saved_models", help="Where runs are kept."
+    )
+    options.add_argument(
+        "--resume", action="store_true", help="Go on with the run, if it was stopped."
+    )
+    options.add_argument(
+        "--overwrite", action="store_true", help="Replace the run, if it is there."
+    )
+    given = parse(options, argv)
+    try:
+        path = train(
+            config_of(given), given.saved_models, given.resume, given.overwrite
+        )
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    record = saved_model.read_record(path)
+    print(
+        f"test ({record['dataset']['test']:,} images): "
+        + ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    )
+    print(f"next: python -m pipelines.predict {path} IMAGE...")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
