@@ -70,7 +70,7 @@ def softmax2(logits, axis=-1):
     >>> print(np.round(softmax2([2.0, 1.0, 0.0]) * 7))
     [4. 2. 1.]
     """
-    return softmax(_float32(logits) * math.log(2), axis=axis)
+    return softmax(_centre(logits, axis) * math.log(2), axis=axis)
 
 
 def log_softmax2(logits, axis=-1):
@@ -91,7 +91,7 @@ def log_softmax2(logits, axis=-1):
     >>> print(np.round(np.exp(log_softmax2([2.0, 1.0, 0.0])) * 7))
     [4. 2. 1.]
     """
-    return log_softmax(_float32(logits) * math.log(2), axis=axis)
+    return log_softmax(_centre(logits, axis) * math.log(2), axis=axis)
 
 
 def gumbel_noise(shape, seed=None):
@@ -146,7 +146,7 @@ def gumbel_softmax(logits, temperature=1.0, noise=0.0, hard=False, axis=-1):
     >>> print(np.sum(sample, axis=-1).round(5))
     [1. 1.]
     """
-    soft = softmax(_temper(logits, temperature, noise), axis=axis)
+    soft = softmax(_temper(logits, temperature, noise, axis), axis=axis)
     if not hard:
         return soft
     one_hot = ops.one_hot(
@@ -180,7 +180,7 @@ def log_gumbel_softmax(logits, temperature=1.0, noise=0.0, axis=-1):
     >>> print(np.sum(np.exp(sample)).round(5))
     1.0
     """
-    return log_softmax(_temper(logits, temperature, noise), axis=axis)
+    return log_softmax(_temper(logits, temperature, noise, axis), axis=axis)
 
 
 def taylor_softmax(logits, axis=-1):
@@ -280,15 +280,19 @@ def sparsemax(logits, axis=-1):
     >>> print(sparsemax([1.0, 0.5, -2.0]))
     [0.75 0.25 0.  ]
     """
-    x = _float32(logits)
     # The threshold lies within 1 of the largest logit, so what lies further below is
     # outside the support wherever it lies: clipped, it cannot spoil the running sums.
-    x = ops.maximum(x - ops.stop_gradient(ops.max(x, axis=axis, keepdims=True)), -2.0)
-    return ops.sparsemax(x, axis=axis)
+    return ops.sparsemax(ops.maximum(_centre(logits, axis), -2.0), axis=axis)
 
 
 def _float32(x):
     return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def _centre(logits, axis):
+    """The logits less the largest, so that a scale does not round large ones alike."""
+    x = _float32(logits)
+    return x - ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
 
 
 def _split_mask(logits):
@@ -298,11 +302,19 @@ def _split_mask(logits):
     return ops.where(masked, 0.0, x), masked
 
 
-def _temper(logits, temperature, noise):
-    """`(logits + noise) / temperature`; masked logits stay masked at any sign of it."""
+def _temper(logits, temperature, noise, axis):
+    """`(logits + noise) / temperature`, up to a constant: masked logits stay masked.
+
+    The constant is that of `_centre`, where a negative temperature makes the smallest
+    logit the likeliest.
+    """
     x, masked = _split_mask(logits)
-    x = ops.clip((x + noise) / temperature, LOWEST, -LOWEST)
-    return ops.where(masked, -math.inf, x)
+    sign = ops.sign(_float32(temperature))
+    likeliest = sign * ops.max(
+        ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True
+    )
+    x = (x - ops.stop_gradient(likeliest) + noise) / temperature
+    return ops.where(masked, -math.inf, ops.clip(x, LOWEST, -LOWEST))
 
 
 def _scale(x, axis):

@@ -14,9 +14,16 @@ conv = partial(
     layers.Conv2D,
     padding="same",
     use_bias=False,
-    kernel_initializer=keras.initializers.VarianceScaling(
-        2.0, mode="fan_out", distribution="untruncated_normal"
-    ),
+    # He-normal over the fan-out. As a config, not an object: each layer makes its own,
+    # with a seed of its own, where one object would give them all the same weights.
+    kernel_initializer={
+        "class_name": "VarianceScaling",
+        "config": {
+            "scale": 2.0,
+            "mode": "fan_out",
+            "distribution": "untruncated_normal",
+        },
+    },
 )
 norm = partial(BatchNormalization, momentum=0.9)
 activation = partial(layers.LeakyReLU, negative_slope=0.1)

@@ -1,6 +1,32 @@
 """A laboratory for output heads, on TensorFlow: one module, one command."""
 
 import os
+import tempfile
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without the lines that its C++ code greets with.
+
+    They come before TensorFlow reads any setting of its log level, and would bury the
+    one line that a command has to say. They are shown if the import fails.
+    """
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as greeting:
+        os.dup2(greeting.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            greeting.seek(0)
+            os.write(stderr, greeting.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+_import_tensorflow()

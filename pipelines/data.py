@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import absl.logging
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
@@ -25,6 +26,8 @@ import tensorflow_datasets as tfds
 from sklearn.model_selection import train_test_split
 
 from pipelines.config import Config, InputError
+
+absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of its own deprecations
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 DECISION_SECONDS = 8
@@ -106,10 +109,11 @@ def load(config: Config) -> Data:
     for array in (*train, *test):
         digest.update(np.ascontiguousarray(array))
     train, validation = _hold_out(train, fine, config.seed)
-    if len(train.labels) < config.batch_size:
+    if not steps_per_epoch(train, config):
         raise InputError(
-            f"batch_size must be at most the number of training images, "
-            f"{len(train.labels)}. Received: {config.batch_size}"
+            "batch_size * steps_per_execution must be at most the number of training "
+            f"images, {len(train.labels)}. "
+            f"Received: {config.batch_size} * {config.steps_per_execution}"
         )
     return Data(
         name=name,
@@ -272,6 +276,12 @@ def _hold_out(split: Split, strata: np.ndarray, seed: int) -> tuple[Split, Split
     return tuple(Split(split.images[i], split.labels[i]) for i in (kept, held))
 
 
+def steps_per_epoch(split: Split, config: Config) -> int:
+    """The whole executions of whole batches that an epoch holds, in steps."""
+    steps = len(split.labels) // config.batch_size
+    return steps // config.steps_per_execution * config.steps_per_execution
+
+
 def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Dataset:
     """Batches of images and one-hot labels, in order and as they are."""
     return (
@@ -286,7 +296,7 @@ def training_batches(
     split: Split, num_classes: int, config: Config, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches without end, from the start of `first_epoch`."""
-    steps = len(split.labels) // config.batch_size
+    steps = steps_per_epoch(split, config)
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def epoch_of(epoch):

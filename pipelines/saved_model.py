@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from kerasoft import losses
 from kerasoft.heads import GumbelHead, outputs_of
+from kerasoft.ops import TINY
 from pipelines.config import InputError
 from pipelines.data import resize
 
@@ -22,7 +24,9 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
 
     `serving_default` takes uint8 images of any size and gives `probabilities`,
     `log_probabilities`, `class` and `class_name`. It adds no noise, whatever the
-    head's `noise`: the same image gives the same answer twice.
+    head's `noise`: the same image gives the same answer twice. Beside a Gumbel head
+    there is `sample`: from images and a vector of seeds to the `probabilities` of one
+    noisy draw a seed, which depend on nothing else.
 
     Args:
         model: Takes pixels, ends in a head.
@@ -52,15 +56,32 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
             "class_name": tf.gather(names, label),
         }
 
+    def sample(images, seeds):
+        x = logits(resize(images, size), training=False)
+        shape = tf.shape(x)
+
+        def noise_of(seed):
+            u = tf.random.stateless_uniform(shape, tf.stack([seed, 0]), minval=TINY)
+            return -tf.math.log(-tf.math.log(u))
+
+        noise = tf.map_fn(noise_of, seeds, fn_output_signature=tf.float32)
+        y = head.relax(x, head.current_temperature, noise)
+        return {
+            "probabilities": tf.exp(y) if outputs_of(head) == "log_probabilities" else y
+        }
+
     served = tf.Module()
-    served.model = model
+    served.state = [variable.value for variable in model.variables]
     scratch.joinpath(CLASS_NAMES).write_text("\n".join(class_names) + "\n", "utf-8")
     served.class_names = tf.saved_model.Asset(str(scratch / CLASS_NAMES))
-    served.serve = tf.function(
-        answer,
-        input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "images")],
-    )
-    tf.saved_model.save(served, str(path), signatures={"serving_default": served.serve})
+    # Autograph would read the source again, changed or not.
+    function = functools.partial(tf.function, autograph=False)
+    pixels = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
+    seeds = tf.TensorSpec((None,), tf.int64, "seeds")
+    signatures = {"serving_default": function(answer, input_signature=[pixels])}
+    if isinstance(head, GumbelHead):
+        signatures["sample"] = function(sample, input_signature=[pixels, seeds])
+    tf.saved_model.save(served, str(path), signatures=signatures)
 
 
 def load(path: Path):
@@ -71,7 +92,8 @@ def load(path: Path):
 
     Returns:
         The function from images to a dictionary of tensors, the names of the classes,
-        and the run's record.
+        and the run's record. The function's attribute `sample` is the signature of
+        that name, or `None`.
 
     Raises:
         InputError: If the folder holds no such run.
@@ -84,6 +106,7 @@ def load(path: Path):
         raise InputError(f"The run {path} is damaged: {error}") from error
     serve = served.signatures["serving_default"]
     serve.keep_alive = served  # a signature alone does not hold its variables
+    serve.sample = served.signatures.get("sample")
     return serve, names, record
 
 

@@ -71,8 +71,7 @@ def train(
     policy = dtype_policy(config.precision)
     keras.utils.set_random_seed(config.seed)
     tf.config.experimental.enable_op_determinism()
-    steps = len(dataset.train.labels) // config.batch_size
-    model = build(config, dataset, policy, steps)
+    model = build(config, dataset, policy)
 
     work.mkdir(parents=True, exist_ok=True)
     (work / "config.yaml").write_text(config.to_yaml(), "utf-8")
@@ -86,9 +85,10 @@ def train(
     model.fit(
         data.training_batches(dataset.train, num_classes, config, first_epoch),
         validation_data=data.batches(dataset.validation, num_classes),
-        steps_per_epoch=steps,
+        steps_per_epoch=data.steps_per_epoch(dataset.train, config),
         initial_epoch=first_epoch,
         epochs=config.epochs,
+        shuffle=False,
         verbose=1 if sys.stdout.isatty() else 2,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
@@ -101,8 +101,8 @@ def train(
     if not math.isfinite(_last_loss(work / "history.csv")):
         shutil.rmtree(work)
         raise FloatingPointError(
-            "The training loss is not a finite number any more; nothing was kept. A "
-            f"lower --learning_rate (now {config.learning_rate:g}) is the usual way out."
+            "The training loss is not finite any more, and nothing was kept; the usual "
+            f"way out is a lower --learning_rate (now {config.learning_rate:g})."
         )
 
     served = serving_copy(config, dataset, model)
@@ -141,15 +141,13 @@ def train(
     return path
 
 
-def build(
-    config: Config, dataset: data.Data, policy: str, steps: int = 1
-) -> keras.Model:
+def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
     """Builds and compiles the config's network, head and loss under a dtype policy."""
-    total = steps * config.epochs
+    steps = data.steps_per_epoch(dataset.train, config)
     ambient = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        head = make_head(config, total)
+        head = make_head(config, config.epochs * steps)
         options = {
             "num_classes": len(dataset.class_names),
             "head": head,
@@ -276,8 +274,7 @@ class Progress(keras.callbacks.Callback):
 
 def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
     """The trained model in float32, the precision that every machine has."""
-    steps = len(dataset.train.labels) // config.batch_size
-    copy = build(config, dataset, "float32", steps)
+    copy = build(config, dataset, "float32")
     copy.set_weights(model.get_weights())
     return copy
 
@@ -332,8 +329,8 @@ def _check_free(
     elif not work.exists():
         if resume:
             raise InputError(
-                f"There is no stopped run {config.run_name} in {path.parent} to resume; "
-                "without --resume it starts."
+                f"There is no stopped run {config.run_name} in {path.parent}; without "
+                "--resume it starts."
             )
     elif not resume:
         raise InputError(

@@ -1,0 +1,64 @@
+"""Classifies images with a run: `python -m pipelines.predict RUN IMAGE...`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+import numpy as np
+import tensorflow as tf
+
+from pipelines import saved_model
+from pipelines.config import InputError, command, parse
+from pipelines.data import read_image
+
+TOP = 5
+
+
+def predict(serve, names: list[str], image: np.ndarray) -> list[dict]:
+    """The most probable classes of an image, best first.
+
+    Args:
+        serve: A run's serving function, from `saved_model.load`.
+        names: The names of the classes.
+        image: RGB pixels, uint8 of shape `(height, width, 3)`.
+    """
+    probabilities = serve(images=tf.constant(image[None]))["probabilities"][0].numpy()
+    best = np.argsort(-probabilities, kind="stable")[:TOP]
+    return [{"class": names[i], "probability": float(probabilities[i])} for i in best]
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m pipelines.predict",
+        description="Prints the five most probable classes of each image.",
+        exit_on_error=False,
+    )
+    parser.add_argument("run", type=Path, help="A folder that pipelines.train wrote.")
+    parser.add_argument("images", type=Path, nargs="+", help="Image files.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    given = parse(parser, argv)
+    serve, names, _ = saved_model.load(given.run)
+    answers, status = {}, 0
+    for path in given.images:
+        try:
+            answers[str(path)] = predict(serve, names, read_image(path))
+        except InputError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            status = 1
+    if given.json:
+        print(json.dumps(answers, indent=2))
+    else:
+        for path, best in answers.items():
+            print(path)
+            for answer in best:
+                print(f"  {answer['probability']:7.2%}  {answer['class']}")
+    return status
+
+
+if __name__ == "__main__":
+    main()

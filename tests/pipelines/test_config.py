@@ -1,0 +1,144 @@
+import dataclasses
+
+import pytest
+import yaml
+
+from pipelines.config import Annealing, Config, InputError, config_of, parse, parser
+
+
+def read(*argv):
+    return config_of(parse(parser("train", "..."), argv))
+
+
+def test_defaults_need_no_flag():
+    assert read() == Config()
+
+
+def test_flags_win_over_yaml(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("head: gumbel_softmax\ntemperature: 3\nwidth: 8\n")
+    config = read("--config", str(file), "--width", "4")
+    assert (config.head, config.temperature, config.width) == ("gumbel_softmax", 3, 4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(head="gumbel_softmax", temperature=-1.5, noise="always", hard=True),
+        Config(
+            head="log_gumbel_softmax",
+            temperature=Annealing("jang", 3.0, 0.5, update_every=10),
+        ),
+    ],
+    ids=lambda config: config.head,
+)
+def test_yaml_gives_back_the_config_that_wrote_it(tmp_path, config):
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    assert read("--config", str(file)) == config
+    assert set(yaml.safe_load(config.to_yaml())) == {
+        field.name for field in dataclasses.fields(Config)
+    }
+
+
+def test_annealing_by_flags():
+    config = read(
+        "--head=gumbel_softmax",
+        "--temperature.kind=cosine",
+        "--temperature.start=3",
+        "--temperature.end=0.5",
+    )
+    assert config.temperature == Annealing("cosine", 3.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--head", "log_sofmax"], "did you mean log_softmax"),
+        (["--widht", "8"], "no option widht; did you mean width"),
+        (["--width", "abc"], "width must be int. Received: abc"),
+        (["--width", "0"], "width must be at least 1. Received: 0"),
+        (["--epochs", "-1"], "epochs must be at least 1. Received: -1"),
+        (["--head=gumbel_softmax", "--temperature=0"], "temperature must be .*not 0"),
+        (["--head=gumbel_softmax", "--temperature=nan"], "temperature .*Received: nan"),
+        (["--head=gumbel_softmax", "--temperature=hot"], "temperature .*Received: hot"),
+        (["--temperature", "2"], "temperature belongs to the Gumbel heads"),
+        (["--hard", "true"], "hard belongs to gumbel_softmax"),
+        (["--noise", "loud"], "noise must be .*always.*Received: loud"),
+        (["--dataset", "cifar1000"], "dataset must be auto, cifar100, shapes100 or"),
+        (["--learning_rate", "0"], "learning_rate must be above 0. Received: 0"),
+        (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),
+        (["--seed", "-3"], "seed must be at least 0"),
+        (["--image_size", "8"], "image_size must be at least 16"),
+        (
+            ["--backbone=plain_cnn", "--dropblock=0.1"],
+            "dropblock belongs to .*resnet12",
+        ),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (
+            [
+                "--head=gumbel_softmax",
+                "--temperature.kind=linear",
+                "--temperature.start=3",
+                "--temperature.end=-1",
+            ],
+            "temperature must anneal between two finite numbers of one sign",
+        ),
+        (
+            [
+                "--head=gumbel_softmax",
+                "--temperature.kind=wavy",
+                "--temperature.start=3",
+                "--temperature.end=1",
+            ],
+            "temperature must be .*Received: .*wavy",
+        ),
+    ],
+)
+def test_bad_flags_get_one_sentence(argv, says):
+    with pytest.raises(InputError, match=says) as caught:
+        read(*argv)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("widht: 8", "no option widht; did you mean width"),
+        ("width: [8]", "width must be int"),
+        ("width: 0", "width must be at least 1"),
+        ("width: [: 8", "config"),
+        ("head: {name: softmax}", "head must be str"),
+    ],
+)
+def test_bad_yaml_gets_one_sentence(tmp_path, text, says):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        read("--config", str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_run_names_tell_runs_apart():
+    configs = [
+        Config(dataset="cifar100"),
+        Config(dataset="cifar100", seed=1),
+        Config(dataset="cifar100", label="coarse"),
+        Config(dataset="cifar100", loss="as_logits"),
+        Config(dataset="cifar100", width=8),
+        Config(dataset="shapes100"),
+        Config(dataset="folder:/a/photos"),
+        Config(dataset="cifar100", head="gumbel_softmax"),
+        Config(dataset="cifar100", head="gumbel_softmax", temperature=3.0),
+        Config(dataset="cifar100", head="gumbel_softmax", temperature=-1.5),
+        Config(
+            dataset="cifar100",
+            head="gumbel_softmax",
+            temperature=Annealing("linear", 3, 1),
+        ),
+    ]
+    names = [config.run_name for config in configs]
+    assert len(set(names)) == len(names)
+    assert names[0] == "cifar100-resnet12-log_softmax-s0"
+    assert not any("/" in name for name in names)

@@ -1,0 +1,133 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasoft.heads import HEADS
+from pipelines import data, saved_model, train
+from pipelines.config import Config, InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
+
+
+def configured(tiny, head, **changes):
+    return dataclasses.replace(tiny, head=head, **changes)
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    return data.load(tiny)
+
+
+def exported(config, loaded, path):
+    model = train.build(config, loaded, "float32")
+    path.mkdir()
+    saved_model.export(model, loaded.class_names, path / "run", scratch=path)
+    return model, tf.saved_model.load(path / "run").signatures["serving_default"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_the_saved_model_answers_as_the_keras_model(head, tiny, loaded, tmp_path):
+    model, serve = exported(configured(tiny, head), loaded, tmp_path / "out")
+    expected = model(IMAGES, training=False).numpy()
+    if head.startswith("log_"):
+        expected = np.exp(expected)
+    answer = {name: value.numpy() for name, value in serve(images=IMAGES).items()}
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    np.testing.assert_allclose(np.exp(answer["log_probabilities"]), expected, atol=1e-5)
+    np.testing.assert_array_equal(answer["class"], expected.argmax(-1))
+    names = np.array(loaded.class_names)[answer["class"]]
+    np.testing.assert_array_equal(answer["class_name"].astype(str), names)
+
+
+@pytest.mark.parametrize("head", ["gumbel_softmax", "log_gumbel_softmax"])
+def test_the_same_image_gives_the_same_answer_twice(head, tiny, loaded, tmp_path):
+    config = configured(tiny, head, noise="always")
+    model, serve = exported(config, loaded, tmp_path / "out")
+    assert not np.array_equal(model(IMAGES), model(IMAGES))
+    once, twice = (serve(images=IMAGES)["probabilities"].numpy() for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_serving_uses_the_temperature_that_training_reached(tiny, loaded, tmp_path):
+    config = configured(
+        tiny, "gumbel_softmax", temperature=train.Annealing("linear", 4.0, 1.0)
+    )
+    model = train.build(config, loaded, "float32")
+    steps = data.steps_per_epoch(loaded.train, config)
+    model.get_layer("head").step.assign(steps)  # halfway through 2 epochs
+    saved_model.export(model, loaded.class_names, tmp_path / "run", scratch=tmp_path)
+    serve = tf.saved_model.load(tmp_path / "run").signatures["serving_default"]
+    logits = keras.Model(model.input, model.get_layer("logits").output)(IMAGES)
+    np.testing.assert_allclose(
+        serve(images=IMAGES)["probabilities"],
+        tf.nn.softmax(logits / 2.5),
+        atol=1e-6,
+    )
+
+
+def test_images_of_any_size_are_served(run):
+    serve, _, _ = saved_model.load(run)
+    for height, width in ((16, 16), (7, 300), (100, 20)):
+        answer = serve(images=tf.zeros((2, height, width, 3), tf.uint8))
+        assert answer["probabilities"].shape == (2, 3)
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="There is no run in"):
+        saved_model.load(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_every_head_learns_shapes100_and_serves(head, tmp_path):
+    config = Config(head=head, dataset="shapes100", epochs=2)
+    run = train.train(config, tmp_path)
+    record = saved_model.read_record(run)
+    assert record["metrics"]["accuracy"] > 0.02  # twice chance, 100 classes
+
+    images = data.load(config).test.images[:50]
+    np.save(tmp_path / "images.npy", images)
+    script = f"""
+import sys
+sys.modules["kerasoft"] = None  # importing it raises ImportError
+import numpy as np, tensorflow as tf
+served = tf.saved_model.load({str(run)!r}).signatures["serving_default"]
+images = np.load({str(tmp_path / "images.npy")!r})
+np.save({str(tmp_path / "answer.npy")!r}, served(images=images)["probabilities"])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    model = keras.models.load_model(run / "assets.extra" / "model.keras")
+    expected = model.predict(images, verbose=0)
+    if record["outputs"] == "log_probabilities":
+        expected = np.exp(expected)
+    np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
+
+    cli = [str(Path(sys.executable).with_name("saved_model_cli"))]
+    where = ["--dir", str(run), "--tag_set", "serve", "--signature_def"]
+    shown = subprocess.run(
+        [*cli, "show", *where, "serving_default"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "probabilities" in shown.stdout
+    ran = subprocess.run(
+        [
+            *[*cli, "run", *where, "serving_default"],
+            *["--inputs", f"images={tmp_path / 'images.npy'}"],
+            *["--outdir", str(tmp_path / "out")],
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "out" / "probabilities.npy"), expected, atol=1e-5
+    )

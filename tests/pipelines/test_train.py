@@ -1,0 +1,252 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import yaml
+from sklearn.metrics import accuracy_score, f1_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from pipelines import data, saved_model, train
+from pipelines.config import Annealing, Config
+
+
+def flags(config, saved_models):
+    """The command line of a config."""
+    file = saved_models.parent / "config.yaml"
+    file.write_text(config.to_yaml())
+    return ["--config", str(file), "--saved_models", str(saved_models)]
+
+
+def command(argv, capsys):
+    """Runs `train`; gives its status and its lines on stderr."""
+    with pytest.raises(SystemExit) as exit:
+        train.main(argv)
+    return exit.value.code, capsys.readouterr().err.splitlines()
+
+
+def same_weights(a, b):
+    a, b = (
+        keras.models.load_model(run / "assets.extra" / "model.keras").get_weights()
+        for run in (a, b)
+    )
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_a_run_is_a_saved_model_with_its_record(run, tiny):
+    served = tf.saved_model.load(run).signatures["serving_default"]
+    test = data.load(tiny).test
+    predicted = served(images=tf.constant(test.images))["class"].numpy()
+    record = json.loads((run / "assets.extra" / "run.json").read_text())
+    assert record["metrics"]["accuracy"] == accuracy_score(test.labels, predicted)
+    assert record["metrics"]["f1"] == pytest.approx(
+        f1_score(test.labels, predicted, average="macro")
+    )
+    assert record["metrics"]["accuracy"] > 0.9
+    assert record["config"] == dataclasses.asdict(tiny)
+    assert record["dataset"]["checksum"] == data.load(tiny).checksum
+    assert record["versions"]["keras"] == keras.__version__
+    config = yaml.safe_load((run / "assets.extra" / "config.yaml").read_text())
+    assert config == dataclasses.asdict(tiny)
+    assert (run / "assets" / "class_names.txt").read_text() == "blue\ngreen\nred\n"
+    assert len((run / "assets.extra" / "history.csv").read_text().splitlines()) == 3
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
+
+
+def test_the_same_config_gives_the_same_numbers(run, tiny, tmp_path):
+    again = train.train(tiny, tmp_path)
+    assert same_weights(run, again)
+    other = train.train(dataclasses.replace(tiny, seed=1), tmp_path)
+    assert not same_weights(run, other)
+
+
+def test_a_run_loads_where_kerasoft_is_not(run):
+    script = f"""
+import sys
+sys.modules["kerasoft"] = None  # importing it raises ImportError
+import tensorflow as tf
+served = tf.saved_model.load({str(run)!r}).signatures["serving_default"]
+answer = served(images=tf.zeros((2, 50, 40, 3), tf.uint8))
+print(sorted(answer), answer["probabilities"].shape)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == (
+        "['class', 'class_name', 'log_probabilities', 'probabilities'] (2, 3)"
+    )
+
+
+KILL_IN_THE_THIRD_EPOCH = """
+import os, signal, sys
+from pipelines import train
+
+def kill(self, batch, logs=None):
+    if self.epochs == 2 and batch == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.Progress.on_train_batch_end = kill
+train.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
+    config = dataclasses.replace(
+        tiny,
+        backbone="resnet12",
+        head="log_gumbel_softmax",
+        temperature=Annealing("cosine", 3.0, 0.5),
+        dropblock=0.1,
+        mixup=0.2,
+        epochs=4,
+        precision="mixed_bfloat16",
+    )
+    straight = train.train(config, tmp_path / "straight")
+    killed = tmp_path / "killed"
+    shot = subprocess.run(
+        [sys.executable, "-c", KILL_IN_THE_THIRD_EPOCH, *flags(config, killed)],
+        check=False,
+        stdout=subprocess.DEVNULL,
+    )
+    assert shot.returncode == -signal.SIGKILL
+    assert [path.name for path in killed.iterdir()] == [f".{config.run_name}.partial"]
+    status, lines = command(flags(config, killed), capsys)
+    assert (status, len(lines)) == (2, 1)
+    assert "--resume goes on" in lines[0]
+    resumed = train.train(config, killed, resume=True)
+    runs = straight, resumed
+    assert same_weights(*runs)
+    histories = [(r / "assets.extra" / "history.csv").read_text() for r in runs]
+    assert histories[0] == histories[1]
+    records = [saved_model.read_record(r) for r in runs]
+    assert [record["resumed_at_epoch"] for record in records] == [0, 2]
+    assert records[0]["metrics"] == records[1]["metrics"]
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 2, 4])
+def test_tensorboard_shows_the_schedules_temperature(
+    tiny, tmp_path, steps_per_execution
+):
+    config = dataclasses.replace(
+        tiny,
+        head="gumbel_softmax",
+        temperature=Annealing("exponential", 3.0, 0.5),
+        steps_per_execution=steps_per_execution,
+    )
+    run = train.train(config, tmp_path)
+    events = EventAccumulator(str(run / "assets.extra" / "tensorboard" / "train"))
+    events.Reload()
+    logged = [
+        float(tf.make_ndarray(event.tensor_proto))
+        for event in events.Tensors("epoch_temperature")
+    ]
+    fractions = np.arange(1, config.epochs + 1) / config.epochs
+    np.testing.assert_allclose(logged, 3.0 * (0.5 / 3.0) ** fractions, atol=1e-6)
+
+
+def test_nothing_is_overwritten_unasked(run, tiny, capsys):
+    argv = flags(tiny, run.parent)
+    before = (run / "saved_model.pb").stat().st_mtime_ns
+    status, lines = command(argv, capsys)
+    assert (status, len(lines)) == (2, 1)
+    assert "--overwrite" in lines[0]
+    assert (run / "saved_model.pb").stat().st_mtime_ns == before
+    status, lines = command([*argv, "--resume"], capsys)
+    assert (status, len(lines)) == (2, 1)
+
+
+def test_overwrite_replaces_a_run(tiny, tmp_path):
+    config = dataclasses.replace(tiny, epochs=1)
+    path = train.train(config, tmp_path)
+    (path / "mine").touch()
+    assert train.train(config, tmp_path, overwrite=True) == path
+    assert not (path / "mine").exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_loss_that_is_not_finite_ends_in_one_sentence(tiny, tmp_path, capsys):
+    config = dataclasses.replace(tiny, learning_rate=1e30, warmup_epochs=0)
+    status, lines = command(flags(config, tmp_path / "runs"), capsys)
+    assert status == 1
+    assert "a lower --learning_rate" in lines[-1]
+    assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--head", "softmx"], "did you mean softmax"),
+        (["--wdth", "8"], "did you mean width"),
+        (["--width", "wide"], "width must be int"),
+        (["--width", "0"], "width must be at least 1"),
+        (["--head=gumbel_softmax", "--temperature=0"], "not 0"),
+        (["--temperature", "3"], "belongs to the Gumbel heads"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--dataset", "imagenet"], "must be auto, cifar100, shapes100 or folder:PATH"),
+        (["--dataset", "folder:/nowhere"], "there is no /nowhere/train"),
+        (["--resume", "--dataset", "shapes100"], "no stopped run"),
+        (["--precision", "float8"], "precision must be"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(
+    argv, says, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    status, lines = command(argv, capsys)
+    assert (status, len(lines)) == (2, 1)
+    assert says in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_of_a_process_ends_in_one_line(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "pipelines.train", "--head", "softmx"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_every_annealing_starts_and_ends_where_it_says():
+    for kind in ("linear", "exponential", "cosine", "jang"):
+        schedule = train.temperature_schedule(Annealing(kind, 3.0, 0.5, 10), 100)
+        assert float(schedule(0)) == pytest.approx(3.0)
+        assert float(schedule(100)) == pytest.approx(0.5, abs=1e-6)
+        assert 0.5 < float(schedule(50)) < 3.0
+    for kind in ("linear", "exponential", "cosine"):
+        schedule = train.temperature_schedule(Annealing(kind, -1.0, -2.0), 100)
+        assert float(schedule(100)) == pytest.approx(-2.0)
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    rate = train.learning_rate(Config(epochs=3, learning_rate=0.4), steps=100)
+    assert float(rate(0)) == 0
+    assert float(rate(50)) == pytest.approx(0.2)
+    assert float(rate(100)) == pytest.approx(0.4)
+    assert float(rate(200)) == pytest.approx(0.2)
+    assert float(rate(300)) == pytest.approx(0, abs=1e-6)
+
+
+def test_weight_decay_is_on_kernels_alone(tiny):
+    loaded = data.load(tiny)
+    config = dataclasses.replace(tiny, backbone="resnet12", weight_decay=0.5)
+    model = train.build(config, loaded, "float32")
+    decayed = {
+        v.path
+        for v in model.trainable_variables
+        if model.optimizer._use_weight_decay(v)
+    }
+    assert decayed == {
+        v.path for v in model.trainable_variables if v.path.endswith("kernel")
+    }
