@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kerasoft.seed_generator import SeedGenerator
+
 
 @keras.saving.register_keras_serializable(package="kerasoft")
 class DropBlock(keras.layers.Layer):
@@ -11,7 +13,8 @@ class DropBlock(keras.layers.Layer):
     Formula:
 
     ```python
-    gamma = rate / block_size**2 * (H * W) / ((H - block_size + 1) * (W - block_size + 1))
+    places = (H - block_size + 1) * (W - block_size + 1)
+    gamma = rate / block_size**2 * H * W / places
     outputs = inputs * kept * size(kept) / sum(kept)
     ```
 
@@ -61,7 +64,7 @@ class DropBlock(keras.layers.Layer):
         self.rate = rate
         self.block_size = block_size
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = SeedGenerator(seed)
 
     def call(self, inputs, training=False):
         if not training or self.rate == 0:

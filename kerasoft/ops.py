@@ -63,7 +63,7 @@ def softmax2(logits, axis=-1):
         Float32 tensor of probabilities, of the shape of `logits`.
 
     Reference:
-        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301), section III.
+        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).
 
     Example:
 
@@ -84,7 +84,7 @@ def log_softmax2(logits, axis=-1):
         Float32 tensor of log-probabilities, of the shape of `logits`.
 
     Reference:
-        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301), section III.
+        [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).
 
     Example:
 
@@ -194,8 +194,7 @@ def taylor_softmax(logits, axis=-1):
         Float32 tensor of probabilities, of the shape of `logits`.
 
     Reference:
-        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042),
-        section 3.2.
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042).
 
     Example:
 
@@ -223,8 +222,7 @@ def spherical_softmax(logits, epsilon=1e-3, axis=-1):
         Float32 tensor of probabilities, of the shape of `logits`.
 
     Reference:
-        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042),
-        section 3.1.
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042).
 
     Example:
 
@@ -262,11 +260,13 @@ def sin_softmax(logits, axis=-1):
     return softmax(ops.where(masked, -math.inf, ops.sin(x)), axis=axis)
 
 
-def sparsemax(logits, axis=-1):
+def sparsemax(logits, straight_through=False, axis=-1):
     """Sparsemax: the Euclidean projection of the logits on the probability simplex.
 
     Args:
         logits: Float tensor.
+        straight_through: Boolean. If `True`, the gradient is handed to the logits as
+            it comes; else it is sparsemax's own, 0 outside the support.
         axis: Integer, the axis of the classes.
 
     Returns:
@@ -280,9 +280,21 @@ def sparsemax(logits, axis=-1):
     >>> print(sparsemax([1.0, 0.5, -2.0]))
     [0.75 0.25 0.  ]
     """
+    x, masked = _split_mask(logits)
+    top = ops.max(ops.where(masked, LOWEST, x), axis=axis, keepdims=True)
     # The threshold lies within 1 of the largest logit, so what lies further below is
     # outside the support wherever it lies: clipped, it cannot spoil the running sums.
-    return ops.sparsemax(ops.maximum(_centre(logits, axis), -2.0), axis=axis)
+    near = ops.maximum(ops.where(masked, -2.0, x - ops.stop_gradient(top)), -2.0)
+    # With k logits in the support, `sum - k * threshold = 1`. A logit above the threshold
+    # raises it and one below would lower it: the support's is the largest of all. (Not
+    # `ops.sparsemax`, whose threshold is wrong up to Keras 3.15: keras issue 23425.)
+    sums = ops.cumsum(-ops.sort(-near, axis=axis), axis=axis)
+    counts = ops.cumsum(ops.ones_like(near), axis=axis)
+    threshold = ops.max((sums - 1) / counts, axis=axis, keepdims=True)
+    probabilities = ops.maximum(near - threshold, 0.0)
+    if not straight_through:
+        return probabilities
+    return ops.stop_gradient(probabilities) + (x - ops.stop_gradient(x))
 
 
 def _float32(x):

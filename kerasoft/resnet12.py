@@ -25,7 +25,6 @@ conv = partial(
         },
     },
 )
-norm = partial(BatchNormalization, momentum=0.9)
 activation = partial(layers.LeakyReLU, negative_slope=0.1)
 
 
@@ -87,12 +86,16 @@ def resnet12(
     return classifier(inputs, x, num_classes, head, name)
 
 
+def norm(name):
+    return BatchNormalization(momentum=0.9, name=name)
+
+
 def _residual(x, filters, name):
     shortcut = conv(filters, 1, name=f"{name}_shortcut_conv")(x)
-    shortcut = norm(name=f"{name}_shortcut_norm")(shortcut)
+    shortcut = norm(f"{name}_shortcut_norm")(shortcut)
     for i in (1, 2, 3):
         x = conv(filters, 3, name=f"{name}_conv{i}")(x)
-        x = norm(name=f"{name}_norm{i}")(x)
+        x = norm(f"{name}_norm{i}")(x)
         if i < 3:
             x = activation(name=f"{name}_act{i}")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])

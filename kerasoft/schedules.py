@@ -28,7 +28,7 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
             above `initial_value`.
 
     Reference:
-        [Jang et al., 2017](https://arxiv.org/abs/1611.01144), section 4.3, where
+        [Jang et al., 2017](https://arxiv.org/abs/1611.01144), section 4, where
         the temperature is `max(0.5, exp(-rate * t))`.
 
     Example:

@@ -101,7 +101,7 @@ class Config:
     backbone: Literal["resnet12", "plain_cnn"] = "resnet12"
     width: int = 16
     dropblock: float = 0.0
-    epochs: int = 12
+    epochs: int = 15
     batch_size: int = 128
     learning_rate: float = 0.2
     warmup_epochs: float = 1.0

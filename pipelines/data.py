@@ -28,6 +28,8 @@ from sklearn.model_selection import train_test_split
 from pipelines.config import Config, InputError
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of its own deprecations
+if not sys.stderr.isatty():
+    tfds.disable_progress_bar()
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 DECISION_SECONDS = 8
@@ -107,7 +109,7 @@ def load(config: Config) -> Data:
             superclass_names = info.features["coarse_label"].names
     digest = hashlib.sha256()
     for array in (*train, *test):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     train, validation = _hold_out(train, fine, config.seed)
     if not steps_per_epoch(train, config):
         raise InputError(
@@ -169,10 +171,10 @@ def _reachable(url: str, seconds: float) -> bool:
 
 def _builder(name: str) -> tfds.core.DatasetBuilder:
     if name == "shapes100":
-        from pipelines.shapes100 import Builder
+        from pipelines.shapes100 import Shapes100
 
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        builder = Builder(data_dir=cache / "kerasoft")
+        builder = Shapes100(data_dir=cache / "kerasoft")
     else:
         builder = tfds.builder(name)
     if not builder.is_prepared():
@@ -196,11 +198,11 @@ def _read_tfds(builder: tfds.core.DatasetBuilder):
 
 
 def _read_folder(root: Path, size: int) -> tuple[Split, Split, list[str]]:
-    for split in ("train", "test"):
-        if not (root / split).is_dir():
+    for folder in (root / "train", root / "test"):
+        if not folder.is_dir():
             raise InputError(
                 f"A folder of images needs {root}/train/CLASS/*.png and "
-                f"{root}/test/CLASS/*.png (or .jpg); there is no {root / split}."
+                f"{root}/test/CLASS/*.png (or .jpg); there is no {folder}."
             )
     builder = tfds.folder_dataset.ImageFolder(str(root))
     names = builder.info.features["label"].names
@@ -273,7 +275,8 @@ def _hold_out(split: Split, strata: np.ndarray, seed: int) -> tuple[Split, Split
     kept, held = train_test_split(
         np.arange(len(strata)), test_size=held, stratify=strata, random_state=seed
     )
-    return tuple(Split(split.images[i], split.labels[i]) for i in (kept, held))
+    train, validation = (Split(split.images[i], split.labels[i]) for i in (kept, held))
+    return train, validation
 
 
 def steps_per_epoch(split: Split, config: Config) -> int:
@@ -300,9 +303,7 @@ def training_batches(
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def epoch_of(epoch):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(split.labels)), seed=tf.stack([config.seed, epoch])
-        )
+        order = _shuffled(len(split.labels), tf.stack([config.seed, epoch]))
         rows = tf.reshape(
             order[: steps * config.batch_size], (steps, config.batch_size)
         )
@@ -343,6 +344,12 @@ def crop_and_flip(images, seed):
     return tf.gather(images, _reflect(columns, width), axis=2, batch_dims=1)
 
 
+def _shuffled(count: int, seed):
+    return tf.random.experimental.stateless_shuffle(  # pyright: ignore
+        tf.range(count), seed
+    )
+
+
 def _reflect(index, size):
     """Indices outside 0..size-1 mirrored at the border pixels."""
     index = tf.abs(index)
@@ -368,11 +375,9 @@ def cutout(images, side: int, seed):
 def mixup(images, targets, alpha: float, seed):
     """Mixes each image and target with another's (arXiv 1710.09412)."""
     seeds = tf.random.split(seed, 2)
-    a, b = tf.unstack(tf.random.stateless_gamma((2,), seeds[0], alpha))
+    a, b = tf.unstack(tf.random.stateless_gamma((2,), seeds[0], tf.constant(alpha)))
     share = a / (a + b)
-    order = tf.random.experimental.stateless_shuffle(
-        tf.range(len(images)), seed=seeds[1]
-    )
+    order = _shuffled(len(images), seeds[1])
     mixed = share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(
         tf.gather(images, order), tf.float32
     )

@@ -183,7 +183,7 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
 
 def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
     """Makes the config's head, its temperature annealed over `total_steps`."""
-    options = {"name": "head"}
+    options: dict = {"name": "head"}
     if config.head in ("gumbel_softmax", "log_gumbel_softmax"):
         temperature = config.temperature
         if isinstance(temperature, Annealing):
@@ -252,7 +252,7 @@ class Progress(keras.callbacks.Callback):
     def __init__(self, folder: Path, model: keras.Model):
         super().__init__()
         state = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
-        self.epochs = tf.Variable(0, dtype="int64")
+        self.epochs = tf.Variable(tf.zeros((), tf.int64))
         self.manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
                 epochs=self.epochs,

@@ -1,0 +1,19 @@
+import os
+
+import hypothesis
+import keras
+import numpy as np
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# The same examples on each run, and no clock: a failure is a defect, never luck.
+hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _doctest_names(doctest_namespace):
+    from kerasoft import heads, losses
+
+    doctest_namespace |= {"np": np, "keras": keras, "heads": heads, "losses": losses}

@@ -1,0 +1,113 @@
+import socket
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipelines.shapes100 import Shapes100, drawing
+
+LABELS = np.arange(100)
+SHAPES, FILLS = np.divmod(LABELS, 5)
+
+points = hnp.arrays("float64", (50, 2), elements=st.floats(-2.4, 2.4))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The data set, made where there is no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", None)
+        builder = Shapes100(data_dir=tmp_path_factory.mktemp("tfds"))
+        builder.download_and_prepare()
+    return builder
+
+
+def test_classes_and_counts(made):
+    splits = tfds.as_numpy(made.as_dataset(batch_size=-1))
+    fine, coarse = (made.info.features[key] for key in ("label", "coarse_label"))
+    assert (fine.num_classes, coarse.num_classes) == (100, 20)
+    for split, count in (("train", 100), ("test", 20)):
+        data = splits[split]
+        assert data["image"].shape == (100 * count, 32, 32, 3)
+        assert np.bincount(data["label"]).tolist() == [count] * 100
+        for label, superclass in zip(data["label"], data["coarse_label"], strict=True):
+            shape, _ = fine.int2str(label).split("-")
+            assert shape == coarse.int2str(superclass)
+
+
+def test_every_picture_is_another(made):
+    splits = tfds.as_numpy(made.as_dataset(batch_size=-1))
+    images = np.concatenate([splits[split]["image"] for split in ("train", "test")])
+    assert len({image.tobytes() for image in images}) == 12_000
+
+
+def test_drawn_twice_it_is_the_same(made, tmp_path):
+    again = Shapes100(data_dir=tmp_path)
+    again.download_and_prepare()
+    for split in ("train", "test"):
+        one, two = (
+            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+            for builder in (made, again)
+        )
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(one[key], two[key])
+
+
+def test_a_made_data_set_is_not_made_again(made, monkeypatch):
+    monkeypatch.setattr(Shapes100, "_generate_examples", None)
+    Shapes100(data_dir=made._data_dir_root).download_and_prepare()
+
+
+@given(points)
+def test_the_distance_of_a_square_is_the_boxs(points):
+    corners = np.array([(-1, -0.5), (1, -0.5), (1, 0.5), (-1, 0.5)])
+    beyond = np.abs(points) - (1, 0.5)
+    expected = np.hypot(*np.maximum(beyond, 0).T) + np.minimum(beyond.max(-1), 0)
+    distance = drawing.signed_distance(points, corners)
+    np.testing.assert_allclose(np.abs(distance), np.abs(expected), atol=1e-9)
+    clear = np.abs(expected) > 1e-9
+    np.testing.assert_array_equal(distance[clear] < 0, expected[clear] < 0)
+
+
+@given(points, points, st.sampled_from(list(drawing.SHAPES)))
+def test_a_distance_grows_no_faster_than_the_way(a, b, shape):
+    distance = drawing.SHAPES[shape]
+    way = np.hypot(*(a - b).T)
+    assert np.all(np.abs(distance(a) - distance(b)) <= way + 1e-9)
+
+
+@pytest.mark.parametrize("shape", drawing.SHAPES)
+def test_a_shape_has_an_inside_and_fits_its_frame(shape):
+    grid = drawing.distance_grids()[list(drawing.SHAPES).index(shape)]
+    assert grid.min() < -0.2
+    border = np.concatenate([grid[0], grid[-1], grid[:, 0], grid[:, -1]])
+    assert border.min() > 0.9
+    assert 0.03 < (grid < 0).mean() < 0.2
+
+
+def test_edges_are_antialiased():
+    edge = np.linspace(-2, 2, 9)
+    np.testing.assert_allclose(drawing._cover(edge, 1.0), [1, 1, 1, 1, 0.5, 0, 0, 0, 0])
+    np.testing.assert_allclose(drawing._cover(np.array([-0.25, 0.25]), 1), [0.75, 0.25])
+
+
+def test_fills_differ_where_all_else_is_the_same():
+    pictures = np.stack(
+        [
+            drawing.draw(np.arange(20), np.full(20, fill), np.random.default_rng(0))
+            for fill in range(5)
+        ]
+    ).astype(float)
+    for i in range(5):
+        for j in range(i):
+            assert np.abs(pictures[i] - pictures[j]).mean() > 1
+
+
+def test_pictures_have_contrast():
+    rng = np.random.default_rng(0)
+    images = np.concatenate([drawing.draw(SHAPES, FILLS, rng) for _ in range(3)])
+    assert images.std(axis=(1, 2, 3)).min() > 5
+    assert 100 < images.mean() < 155
