@@ -131,10 +131,10 @@ def draw(shapes, fills, rng):
     x, y = axis[None, None, :], axis[None, :, None]
 
     # The pose: from the picture's frame to the shape's own.
-    radius = uniform(0.38, 0.62, 1, 1)
+    radius = uniform(0.5, 0.7, 1, 1)
     stretch, shear = uniform(0.87, 1.15, 1, 1), uniform(-0.12, 0.12, 1, 1)
-    angle = uniform(0, 2 * np.pi, 1, 1)
-    dx, dy = x - uniform(-0.3, 0.3, 1, 1), y - uniform(-0.3, 0.3, 1, 1)
+    angle = uniform(-0.5, 0.5, 1, 1)
+    dx, dy = x - uniform(-0.2, 0.2, 1, 1), y - uniform(-0.2, 0.2, 1, 1)
     u = (np.cos(angle) * dx + np.sin(angle) * dy) / radius * stretch
     v = (np.cos(angle) * dy - np.sin(angle) * dx) / radius / stretch
     u = u + shear * v
@@ -158,19 +158,19 @@ def draw(shapes, fills, rng):
 
     # The picture, from back to front.
     image = np.broadcast_to(background[:, None, None], (count, SIZE, SIZE, 3))
-    for _ in range(4):
+    for _ in range(3):
         stroke = _stroke(x, y, uniform, reach=0.35, width=(0.04, 0.13))
         image = _over(image, stroke, uniform(20, 235, 3))
     painted = _over(second[:, None, None], paint, first)
     image = image + shape[..., None] * (painted - image)
-    occluder = _stroke(x, y, uniform, reach=0.8, width=(0.05, 0.17))
+    occluder = _stroke(x, y, uniform, reach=0.6, width=(0.04, 0.12))
     image = _over(image, occluder, uniform(20, 235, 3))
 
     # Light that falls from one side, and noise.
     side = uniform(0, 2 * np.pi, 1, 1)
     light = 1 + uniform(0, 0.35, 1, 1) * (np.cos(side) * x + np.sin(side) * y)
     noise = rng.standard_normal(image.shape, dtype="float32")
-    image = image * light[..., None] + uniform(2, 20, 1, 1, 1) * noise
+    image = image * light[..., None] + uniform(2, 12, 1, 1, 1) * noise
     return np.clip(np.rint(image), 0, 255).astype("uint8")
 
 
