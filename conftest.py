@@ -8,7 +8,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # The same examples on each run, and no clock: a failure is a defect, never luck.
-hypothesis.settings.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.settings.register_profile(
+    "suite", derandomize=True, deadline=None, max_examples=30
+)
 hypothesis.settings.load_profile("suite")
 
 

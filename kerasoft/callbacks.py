@@ -16,7 +16,7 @@ class TemperatureLogger(keras.callbacks.Callback):
     Example:
 
     >>> head = heads.GumbelSoftmax(temperature=3.0)
-    >>> model = keras.Sequential([keras.Input((2,)), head])
+    >>> model = keras.Sequential([keras.layers.Dense(2), head])
     >>> model.compile(loss=losses.matched_loss(head))
     >>> data = np.zeros((4, 2)), np.zeros((4,), int)
     >>> history = model.fit(*data, verbose=0, callbacks=[TemperatureLogger()])

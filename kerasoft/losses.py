@@ -87,7 +87,7 @@ class Crossentropy(HeadLoss):
     Example:
 
     >>> loss = Crossentropy(reads="probabilities")
-    >>> print(loss(np.array([1]), np.array([[0.5, 0.25, 0.25]])) / np.log(2))
+    >>> float(loss(np.array([1]), np.array([[0.5, 0.25, 0.25]])) / np.log(2))
     2.0
     """
 
@@ -144,7 +144,7 @@ class SquaredError(HeadLoss):
 
     Example:
 
-    >>> print(SquaredError()(np.array([0]), np.array([[0.5, 0.5]])))
+    >>> float(SquaredError()(np.array([0]), np.array([[0.5, 0.5]])))
     0.25
     """
 

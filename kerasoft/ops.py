@@ -277,7 +277,7 @@ def sparsemax(logits, straight_through=False, axis=-1):
 
     Example:
 
-    >>> print(sparsemax([1.0, 0.5, -2.0]))
+    >>> print(np.round(sparsemax([1.0, 0.5, -2.0]), 2))
     [0.75 0.25 0.  ]
     """
     x, masked = _split_mask(logits)
@@ -285,9 +285,9 @@ def sparsemax(logits, straight_through=False, axis=-1):
     # The threshold lies within 1 of the largest logit, so what lies further below is
     # outside the support wherever it lies: clipped, it cannot spoil the running sums.
     near = ops.maximum(ops.where(masked, -2.0, x - ops.stop_gradient(top)), -2.0)
-    # With k logits in the support, `sum - k * threshold = 1`. A logit above the threshold
-    # raises it and one below would lower it: the support's is the largest of all. (Not
-    # `ops.sparsemax`, whose threshold is wrong up to Keras 3.15: keras issue 23425.)
+    # With k logits in the support, `sum - k * threshold = 1`. A logit above the
+    # threshold raises it and one below would lower it: the support's is the largest.
+    # (Not `ops.sparsemax`: its threshold is wrong in Keras 3.15, keras issue 23425.)
     sums = ops.cumsum(-ops.sort(-near, axis=axis), axis=axis)
     counts = ops.cumsum(ops.ones_like(near), axis=axis)
     threshold = ops.max((sums - 1) / counts, axis=axis, keepdims=True)
@@ -330,9 +330,12 @@ def _temper(logits, temperature, noise, axis):
 
 
 def _scale(x, axis):
-    """The largest magnitude, or 1: divided by it, a square cannot overflow."""
+    """The largest magnitude, at least 1: divided by it, a square cannot overflow.
+
+    At most 1e37, because XLA multiplies by its reciprocal and takes a subnormal for 0.
+    """
     largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
-    return ops.stop_gradient(ops.maximum(largest, 1.0))
+    return ops.stop_gradient(ops.clip(largest, 1.0, 1e37))
 
 
 def _normalise(weights, masked, axis):

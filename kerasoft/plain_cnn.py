@@ -1,9 +1,8 @@
 """A plain convolutional network, the baseline beside ResNet-12."""
 
-import keras
 from keras import layers
 
-from kerasoft.resnet12 import classifier, four_filters, pixels
+from kerasoft.resnet12 import classifier, four_filters, images
 
 
 def plain_cnn(
@@ -37,8 +36,7 @@ def plain_cnn(
     >>> model(np.zeros((2, 32, 32, 3), "uint8")).shape == (2, 10)
     True
     """
-    inputs = keras.Input(input_shape, name="images")
-    x = pixels()(inputs)
+    inputs, x = images(input_shape)
     for block, filters in enumerate(four_filters(width), start=1):
         x = layers.Conv2D(
             filters,

@@ -9,7 +9,6 @@ from kerasoft import heads
 from kerasoft.dropblock import DropBlock
 from kerasoft.normalization import BatchNormalization
 
-pixels = partial(layers.Rescaling, scale=1 / 64, offset=-2.0, name="pixels")
 conv = partial(
     layers.Conv2D,
     padding="same",
@@ -74,8 +73,7 @@ def resnet12(
     >>> model(np.zeros((2, 32, 32, 3), "uint8")).shape == (2, 10)
     True
     """
-    inputs = keras.Input(input_shape, name="images")
-    x = pixels()(inputs)
+    inputs, x = images(input_shape)
     for block, filters in enumerate(four_filters(width), start=1):
         x = _residual(x, filters, name=f"block{block}")
         if dropblock:
@@ -84,6 +82,17 @@ def resnet12(
                 dropblock, block_size, seed=block_seed, name=f"block{block}_drop"
             )(x)
     return classifier(inputs, x, num_classes, head, name)
+
+
+def images(input_shape):
+    """Begins a backbone: the input, and its pixels brought near 0."""
+    if min(input_shape[:2]) < 16:
+        raise ValueError(
+            "Images must measure at least 16 pixels on each side, because the network "
+            f"halves them four times. Received: input_shape={input_shape}"
+        )
+    inputs = keras.Input(input_shape, name="images")
+    return inputs, layers.Rescaling(1 / 64, offset=-2.0, name="pixels")(inputs)
 
 
 def norm(name):
@@ -118,11 +127,6 @@ def four_filters(width):
 
 def classifier(inputs, features, num_classes, head, name):
     """Ends a backbone: pooled features, logits in float32, and the head."""
-    if min(inputs.shape[1:3]) < 16:
-        raise ValueError(
-            "Images must measure at least 16 pixels on each side, because the network "
-            f"halves them four times. Received: input_shape={inputs.shape[1:]}"
-        )
     x = layers.GlobalAveragePooling2D(name="features")(features)
     x = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     if isinstance(head, str):

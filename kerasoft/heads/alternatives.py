@@ -183,7 +183,7 @@ class Sparsemax(Head):
 
     Example:
 
-    >>> print(Sparsemax()(np.array([1.0, 0.5, -2.0])))
+    >>> print(np.round(Sparsemax()(np.array([1.0, 0.5, -2.0])), 2))
     [0.75 0.25 0.  ]
     """
 

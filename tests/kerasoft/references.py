@@ -1,0 +1,67 @@
+"""What the tests hold kerasoft against: float64 maths that owes it nothing."""
+
+import keras
+import numpy as np
+from scipy import special
+
+
+def expected(name, logits, temperature=1.0):
+    """The output in float64 of the head of a name, over the last axis, without noise.
+
+    `temperature` is that of the Gumbel heads; the other heads have none.
+    """
+    return OUTPUTS[name](np.asarray(logits, "float64") / temperature)
+
+
+def log_expected(name, logits):
+    """The log-probabilities of the head of a name, whatever it puts out."""
+    outputs = expected(name, logits)
+    if name.startswith("log_"):
+        return outputs
+    with np.errstate(divide="ignore"):
+        return np.log(outputs)
+
+
+def normalised(weights):
+    return weights / weights.sum(axis=-1, keepdims=True)
+
+
+def projection(x):
+    """The nearest point of the simplex: bisection on the threshold of the logits."""
+    low, high = x.max(axis=-1, keepdims=True) - 1, x.max(axis=-1, keepdims=True)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = np.maximum(x - middle, 0).sum(axis=-1, keepdims=True) > 1
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.maximum(x - high, 0)
+
+
+OUTPUTS = {
+    "softmax": lambda x: special.softmax(x, axis=-1),
+    "log_softmax": lambda x: special.log_softmax(x, axis=-1),
+    "softmax2": lambda x: normalised(2 ** (x - x.max(axis=-1, keepdims=True))),
+    "log_softmax2": lambda x: special.log_softmax(x * np.log(2), axis=-1),
+    "gumbel_softmax": lambda x: special.softmax(x, axis=-1),
+    "log_gumbel_softmax": lambda x: special.log_softmax(x, axis=-1),
+    "taylor_softmax": lambda x: normalised(1 + x + x**2 / 2),
+    "spherical_softmax": lambda x: normalised(x**2 + 1e-3),
+    "sin_softmax": lambda x: special.softmax(np.sin(x), axis=-1),
+    "sparsemax": projection,
+}
+
+
+def gradient(function, x):
+    """The gradient of a scalar function of one tensor, on the backend in use."""
+    x = keras.ops.convert_to_tensor(x)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        slope = jax.grad(function)(x)
+    else:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        slope = tape.gradient(y, x)
+    return keras.ops.convert_to_numpy(keras.ops.cast(slope, "float32"))

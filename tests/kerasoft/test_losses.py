@@ -1,0 +1,274 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from references import expected, gradient, log_expected
+
+from kerasoft import heads, losses
+
+NUM_CLASSES = 5
+LABELS = np.array([0, 3, 3, 4])
+LOGITS = np.random.default_rng(0).normal(size=(4, NUM_CLASSES)).astype("float32")
+# What the softmax of 100 classes pays for a perfect answer that is taken for logits.
+FLOOR = np.log(1 + 99 / np.e)
+
+each_head = pytest.mark.parametrize("name", heads.HEADS)
+each_crossentropy = pytest.mark.parametrize(
+    "name", [name for name in heads.HEADS if name != "sparsemax"]
+)
+each_loss = pytest.mark.parametrize(
+    "make", [losses.matched_loss, losses.as_logits_loss]
+)
+
+
+def value(loss, y_true, y_pred):
+    return float(keras.ops.convert_to_numpy(loss(y_true, y_pred)))
+
+
+def one_hot(labels, num_classes=NUM_CLASSES):
+    return np.eye(num_classes)[labels]
+
+
+@each_crossentropy
+@given(
+    x=arrays("float32", (4, NUM_CLASSES), elements=st.floats(-10, 10, width=32)),
+    labels=arrays("int32", (4,), elements=st.integers(0, NUM_CLASSES - 1)),
+)
+def test_matched_is_minus_the_log_probability(name, x, labels):
+    head = heads.get(name)
+    log_p = log_expected(name, x)[np.arange(4), labels]
+    assert value(losses.matched_loss(head), labels, head(x)) == pytest.approx(
+        -np.mean(log_p), rel=1e-5, abs=1e-6
+    )
+
+
+@given(
+    x=arrays("float32", (4, NUM_CLASSES), elements=st.floats(-3, 3, width=32)),
+    labels=arrays("int32", (4,), elements=st.integers(0, NUM_CLASSES - 1)),
+)
+def test_matched_of_sparsemax_has_the_gradient_of_its_loss(x, labels):
+    """Martins and Astudillo, section 3: the gradient is sparsemax(x) - target."""
+    head = heads.Sparsemax()
+    loss = losses.matched_loss(head)
+    residual = expected("sparsemax", x) - one_hot(labels)
+    assert value(loss, labels, head(x)) == pytest.approx(
+        np.mean(np.sum(residual**2, axis=-1)) / 2, abs=1e-6
+    )
+    slope = gradient(lambda x: loss(labels, head(x)), x)
+    np.testing.assert_allclose(slope, residual / len(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@each_loss
+@each_head
+def test_smoothed_labels_are_the_smoothed_distribution(name, make, share):
+    head = heads.get(name)
+    outputs = head(LOGITS)
+    distribution = one_hot(LABELS) * (1 - share) + share / NUM_CLASSES
+    smoothed = value(make(head, label_smoothing=share), LABELS, outputs)
+    assert smoothed == pytest.approx(value(make(head), distribution, outputs), rel=1e-5)
+    assert smoothed == pytest.approx(
+        value(make(head, label_smoothing=share), one_hot(LABELS), outputs), rel=1e-5
+    )
+    assert smoothed != pytest.approx(value(make(head), LABELS, outputs), rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@each_crossentropy
+def test_the_cross_entropy_of_a_distribution(name, share):
+    head = heads.get(name)
+    target = np.random.default_rng(1).dirichlet(np.ones(NUM_CLASSES), size=4)
+    smoothed = target * (1 - share) + share / NUM_CLASSES
+    pays = -np.mean(np.sum(smoothed * log_expected(name, LOGITS), axis=-1))
+    loss = losses.matched_loss(head, label_smoothing=share)
+    assert value(loss, target, head(LOGITS)) == pytest.approx(pays, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32"])
+@each_loss
+@each_head
+def test_labels_of_any_type_and_either_shape(name, make, dtype):
+    head = heads.get(name)
+    loss, outputs = make(head), head(LOGITS)
+    for labels in (LABELS, LABELS[:, None], one_hot(LABELS)):
+        assert value(loss, labels.astype(dtype), outputs) == pytest.approx(
+            value(loss, LABELS, outputs), rel=1e-6
+        )
+
+
+@each_head
+def test_labels_of_a_sequence(name):
+    head = heads.get(name)
+    x, labels = LOGITS.reshape(2, 2, NUM_CLASSES), LABELS.reshape(2, 2)
+    loss = losses.matched_loss(head)
+    alone = value(loss, LABELS, head(LOGITS))
+    assert value(loss, labels, head(x)) == pytest.approx(alone, rel=1e-6)
+    assert value(loss, labels[..., None], head(x)) == pytest.approx(alone, rel=1e-6)
+
+
+@settings(max_examples=20)
+@each_loss
+@each_head
+@given(
+    x=arrays("float16", (4, NUM_CLASSES), elements=st.floats(-65504, 65504, width=16))
+)
+def test_losses_and_their_gradients_are_finite(name, make, x):
+    head = heads.get(name)
+    loss = make(head, label_smoothing=0.1)
+    assert np.isfinite(value(loss, LABELS, head(x)))
+    assert np.all(np.isfinite(gradient(lambda x: loss(LABELS, head(x)), x)))
+
+
+def small_model(head, inputs=8, classes=10, **kwargs):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.Input((inputs,)),
+            keras.layers.Dense(16, "relu"),
+            keras.layers.Dense(classes),
+            head,
+        ]
+    )
+
+
+def gradients_in_fit(name, make):
+    """The gradients that `fit` follows: what a step of SGD at rate 1 takes away."""
+    head = heads.get(name)
+    model = small_model(head)
+    model.compile(keras.optimizers.SGD(1.0), make(head))
+    x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+    before = model.get_weights()
+    model.fit(x, np.arange(32) % 10, batch_size=32, verbose=0)
+    return [a - b for a, b in zip(before, model.get_weights(), strict=True)]
+
+
+def test_matched_softmax_is_matched_log_softmax():
+    softmax = gradients_in_fit("softmax", losses.matched_loss)
+    log_softmax = gradients_in_fit("log_softmax", losses.matched_loss)
+    for one, other in zip(softmax, log_softmax, strict=True):
+        assert np.abs(one).max() > 1e-3
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_taking_probabilities_for_logits_squashes_the_gradient():
+    matched = gradients_in_fit("softmax", losses.matched_loss)
+    mistaken = gradients_in_fit("softmax", losses.as_logits_loss)
+    for one, other in zip(matched, mistaken, strict=True):
+        assert np.linalg.norm(other) < np.linalg.norm(one) / 5
+
+
+@pytest.mark.parametrize("name", ["log_softmax", "log_softmax2", "log_gumbel_softmax"])
+def test_log_probabilities_may_be_taken_for_logits(name):
+    head = heads.get(name)
+    outputs = head(LOGITS)
+    assert value(losses.as_logits_loss(head), LABELS, outputs) == pytest.approx(
+        value(losses.matched_loss(head), LABELS, outputs), rel=1e-6
+    )
+
+
+def test_the_floor_of_the_mistake_is_reached_by_the_perfect_answer():
+    head = heads.get("softmax")
+    perfect = head(1e4 * one_hot([7], 100))
+    matched, mistaken = losses.matched_loss(head), losses.as_logits_loss(head)
+    assert value(matched, np.array([7]), perfect) == pytest.approx(0, abs=1e-6)
+    assert value(mistaken, np.array([7]), perfect) == pytest.approx(FLOOR, rel=1e-6)
+    assert pytest.approx(3.62, abs=0.005) == FLOOR
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in heads.HEADS if not name.startswith("log_")]
+)
+@given(
+    x=arrays("float32", (1, 100), elements=st.floats(-1e4, 1e4, width=32)),
+    label=st.integers(0, 99),
+    share=st.sampled_from([0.0, 0.1]),
+)
+def test_the_mistake_never_pays_less_than_its_floor(name, x, label, share):
+    head = heads.get(name)
+    loss = losses.as_logits_loss(head, label_smoothing=share)
+    assert value(loss, np.array([label]), head(x)) >= FLOOR - 1e-6
+
+
+def test_no_training_leads_the_mistake_below_its_floor():
+    """100 classes, each with an input of its own: nothing is easier to learn."""
+    x, y = np.eye(100), np.arange(100)
+
+    def lowest_loss(make):
+        head = heads.get("softmax")
+        model = small_model(head, 100, 100)
+        model.compile(keras.optimizers.Adam(0.02), make(head), metrics=["accuracy"])
+        history = model.fit(x, y, batch_size=100, epochs=100, verbose=0).history
+        return min(history["loss"]), max(history["accuracy"])
+
+    loss, accuracy = lowest_loss(losses.as_logits_loss)
+    assert loss >= 3.62
+    loss, accuracy = lowest_loss(losses.matched_loss)
+    assert loss < 0.1
+    assert accuracy == 1
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="Only on TensorFlow does Keras look behind a softmax",
+)
+def test_keras_hides_the_mistake_on_tensorflow():
+    """Why kerasoft brings its own loss: Keras's would have spared us the mistake."""
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    our_loss = losses.as_logits_loss(heads.get("softmax"))
+    perfect = keras.ops.cast(1e4 * one_hot([7], 100), "float32")
+    label = np.array([7])
+
+    with pytest.warns(UserWarning, match="produced by a Softmax"):
+        assert value(keras_loss, label, keras.ops.softmax(perfect)) < 1e-6
+    assert value(our_loss, label, keras.ops.softmax(perfect)) > 3.62
+    # The same numbers, without their history.
+    p = np.asarray(keras.ops.softmax(perfect))
+    assert value(keras_loss, label, p) == pytest.approx(FLOOR, rel=1e-6)
+    assert value(our_loss, label, p) == pytest.approx(FLOOR, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        losses.Crossentropy("probabilities", 0.1, reduction="sum"),
+        losses.Crossentropy("logits", name="mistake"),
+        losses.SquaredError(0.2),
+    ],
+)
+def test_round_trip(loss):
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert type(again) is type(loss)
+    assert again.get_config() == loss.get_config()
+    outputs = heads.get("softmax")(LOGITS)
+    assert value(again, LABELS, outputs) == value(loss, LABELS, outputs)
+
+
+def test_reductions_and_weights_are_keras_own():
+    outputs = heads.get("softmax")(LOGITS)
+    rows = np.asarray(
+        losses.Crossentropy("probabilities", reduction=None)(LABELS, outputs)
+    )
+    assert rows.shape == (4,)
+    weights = np.array([1.0, 0.0, 2.0, 0.0], "float32")
+    weighted = losses.Crossentropy("probabilities")(LABELS, outputs, weights)
+    assert float(weighted) == pytest.approx(np.mean(weights * rows), rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5, np.nan])
+@pytest.mark.parametrize("make", [losses.Crossentropy, losses.SquaredError])
+def test_label_smoothing_is_a_share(make, share):
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be.*Received"):
+        make(label_smoothing=share)
+
+
+def test_what_a_loss_reads():
+    with pytest.raises(ValueError, match=r"one of probabilities,.*reads='odds'"):
+        losses.Crossentropy("odds")
+
+
+@each_loss
+def test_only_heads_have_a_loss(make):
+    with pytest.raises(ValueError, match=r"Expected a head.*Received: <Flatten"):
+        make(keras.layers.Flatten())

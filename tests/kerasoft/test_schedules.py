@@ -1,0 +1,69 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kerasoft.schedules import FlooredExponentialDecay
+
+
+@given(
+    initial_value=st.floats(0.5, 10),
+    rate=st.floats(0, 1e-2),
+    update_every=st.integers(1, 1000),
+    minimum=st.floats(0, 0.5),
+    step=st.integers(0, 100_000),
+)
+def test_formula(initial_value, rate, update_every, minimum, step):
+    schedule = FlooredExponentialDecay(initial_value, rate, update_every, minimum)
+    t = step - step % update_every
+    value = max(minimum, initial_value * np.exp(-rate * t))
+    # A float32 exponent of -rate * t is off by 6e-8 of itself, and exp by as much as
+    # that in relative terms.
+    assert float(schedule(step)) == pytest.approx(value, rel=1e-6 + 2e-7 * rate * t)
+
+
+def test_jang_et_al():
+    """tau = max(0.5, exp(-r t)), r = 1e-4, updated every 1000 steps (section 4)."""
+    schedule = FlooredExponentialDecay(1.0, rate=1e-4, update_every=1000)
+    steps = [0, 999, 1000, 1999, 2000, 6000, 7000, 50_000]
+    values = [1, 1, np.exp(-0.1), np.exp(-0.1), np.exp(-0.2), np.exp(-0.6), 0.5, 0.5]
+    assert [float(schedule(k)) for k in steps] == pytest.approx(values, rel=1e-6)
+
+
+def test_the_step_alone_decides():
+    """A value that was decayed is not decayed again: neither order nor calls count."""
+    schedule = FlooredExponentialDecay(1.0, rate=0.01, minimum=0.0)
+    late = float(schedule(100))
+    for k in range(100):
+        schedule(k)
+    assert float(schedule(100)) == late == pytest.approx(np.exp(-1), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_steps_may_be_tensors(dtype):
+    schedule = FlooredExponentialDecay(1.0, rate=0.1, update_every=2, minimum=0.1)
+    value = schedule(keras.ops.cast(5, dtype))
+    assert float(value) == pytest.approx(np.exp(-0.4), rel=1e-6)
+
+
+def test_round_trip():
+    schedule = FlooredExponentialDecay(2.0, rate=0.1, update_every=3, minimum=0.2)
+    again = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
+    )
+    assert isinstance(again, FlooredExponentialDecay)
+    assert again.get_config() == schedule.get_config()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "says"),
+    [
+        ({"rate": -1e-3}, r"`rate` must not be negative.*Received: rate=-0.001"),
+        ({"rate": 0.1, "update_every": 0}, r"at least 1.*Received: update_every=0"),
+        ({"rate": 0.1, "minimum": 2.0}, r"must not be above.*minimum=2.0, initial.*=1"),
+    ],
+)
+def test_bad_arguments(kwargs, says):
+    with pytest.raises(ValueError, match=says):
+        FlooredExponentialDecay(1.0, **kwargs)

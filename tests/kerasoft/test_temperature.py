@@ -1,0 +1,181 @@
+import inspect
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from references import expected
+
+from kerasoft import heads, losses
+from kerasoft.callbacks import TemperatureLogger
+from kerasoft.schedules import FlooredExponentialDecay
+
+schedules = keras.optimizers.schedules
+
+# A schedule, and its value after k steps by the formula of its documentation.
+SCHEDULES = {
+    "exponential": (
+        lambda: schedules.ExponentialDecay(3.0, 10, 0.5),
+        lambda k: 3 * 0.5 ** (k / 10),
+    ),
+    "cosine": (
+        lambda: schedules.CosineDecay(3.0, 20, alpha=0.1),
+        lambda k: 3 * (0.9 * (1 + np.cos(np.pi * min(k, 20) / 20)) / 2 + 0.1),
+    ),
+    "polynomial": (
+        lambda: schedules.PolynomialDecay(3.0, 20, 0.5, power=2.0),
+        lambda k: 2.5 * (1 - min(k, 20) / 20) ** 2 + 0.5,
+    ),
+    "floored": (
+        lambda: FlooredExponentialDecay(3.0, rate=0.1, update_every=4, minimum=1.0),
+        lambda k: max(1, 3 * np.exp(-0.1 * (k // 4 * 4))),
+    ),
+}
+each_schedule = pytest.mark.parametrize(
+    ("make", "value"), SCHEDULES.values(), ids=SCHEDULES
+)
+each_random_head = pytest.mark.parametrize(
+    "head", [heads.GumbelSoftmax, heads.LogGumbelSoftmax]
+)
+
+
+def step_of(head):
+    return int(keras.ops.convert_to_numpy(head.step))
+
+
+def temperature_of(head):
+    return float(keras.ops.convert_to_numpy(head.current_temperature))
+
+
+def small_model(head, **kwargs):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), head])
+    model.compile("sgd", losses.matched_loss(head), **kwargs)
+    return model
+
+
+def data(n):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 3)).astype("float32"), rng.integers(4, size=n)
+
+
+@each_schedule
+@each_random_head
+def test_each_step_is_taken_at_its_own_temperature(head, make, value):
+    x = np.array([2.0, 1.0, -1.0])
+    name = "log_gumbel_softmax" if head is heads.LogGumbelSoftmax else "gumbel_softmax"
+    layer = head(make(), noise="never")
+    for k in range(25):
+        assert step_of(layer) == k
+        assert temperature_of(layer) == pytest.approx(value(k), rel=1e-6)
+        np.testing.assert_allclose(
+            layer(x, training=True), expected(name, x, value(k)), rtol=1e-5
+        )
+    # Inference stays at the temperature that training has reached.
+    for _ in range(2):
+        np.testing.assert_allclose(layer(x), expected(name, x, value(25)), rtol=1e-5)
+    assert step_of(layer) == 25
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 16])
+@each_schedule
+def test_fit_takes_one_step_a_batch(make, value, steps_per_execution):
+    head = heads.GumbelSoftmax(make(), seed=0)
+    model = small_model(head, steps_per_execution=steps_per_execution)
+    x, y = data(128)
+    model.fit(x, y, batch_size=4, validation_data=(x, y), verbose=0)
+    assert step_of(head) == 32
+    model.evaluate(x, y, batch_size=4, verbose=0)
+    model.predict(x, batch_size=4, verbose=0)
+    assert step_of(head) == 32
+    assert temperature_of(head) == pytest.approx(value(32), rel=1e-6)
+    model.fit(x[:20], y[:20], batch_size=4, epochs=2, verbose=0)
+    assert step_of(head) == 42
+
+
+def test_steps_per_execution_change_nothing():
+    def trained(steps_per_execution):
+        keras.utils.set_random_seed(0)
+        head = heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), seed=0)
+        model = small_model(head, steps_per_execution=steps_per_execution)
+        model.fit(*data(128), batch_size=4, shuffle=False, verbose=0)
+        return model.get_weights()
+
+    for one, many in zip(trained(1), trained(16), strict=True):
+        np.testing.assert_allclose(one, many, rtol=1e-5, atol=1e-6)
+
+
+def test_a_number_is_a_temperature_that_stays():
+    head = heads.GumbelSoftmax(-1.5, seed=0)
+    small_model(head).fit(*data(16), batch_size=4, verbose=0)
+    assert (step_of(head), head.current_temperature) == (4, -1.5)
+
+
+def test_the_history_shows_the_temperature():
+    head = heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), seed=0)
+    x, y = data(20)
+    history = small_model(head).fit(
+        x, y, batch_size=4, epochs=3, verbose=0, callbacks=[TemperatureLogger()]
+    )
+    reached = [3 * 0.5 ** (k / 10) for k in (5, 10, 15)]
+    assert history.history["temperature"] == pytest.approx(reached, rel=1e-6)
+
+
+def test_no_temperature_without_a_head_that_has_one():
+    history = small_model(heads.LogSoftmax()).fit(
+        *data(4), verbose=0, callbacks=[TemperatureLogger()]
+    )
+    assert "temperature" not in history.history
+
+
+def on_two_replicas():
+    """Runs in a process of its own, which splits the CPU before TensorFlow starts."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    import keras
+    import numpy as np
+
+    from kerasoft import heads, losses
+    from kerasoft.callbacks import TemperatureLogger
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert strategy.num_replicas_in_sync == 2
+    with strategy.scope():
+        decay = keras.optimizers.schedules.ExponentialDecay(3.0, 10, 0.5)
+        head = heads.GumbelSoftmax(decay, seed=0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), head])
+        model.compile("sgd", losses.matched_loss(head))
+    history = model.fit(
+        np.zeros((32, 3), "float32"),
+        np.zeros(32, "int32"),
+        batch_size=8,
+        epochs=2,
+        verbose=0,
+        callbacks=[TemperatureLogger()],
+    )
+    assert int(keras.ops.convert_to_numpy(head.step)) == 8
+    np.testing.assert_allclose(
+        history.history["temperature"], [3 * 0.5**0.4, 3 * 0.5**0.8], rtol=1e-6
+    )
+
+    @tf.function
+    def sample():
+        return strategy.run(lambda: head(tf.zeros((5, 4)), training=True))
+
+    one, other = strategy.experimental_local_results(sample())
+    assert not np.any(np.isclose(one, other))
+    again = strategy.experimental_local_results(sample())[0]
+    assert not np.any(np.isclose(one, again))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="MirroredStrategy is TensorFlow's"
+)
+def test_replicas_count_together_and_draw_apart():
+    code = f"{inspect.getsource(on_two_replicas)}\n\non_two_replicas()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
