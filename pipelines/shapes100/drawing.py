@@ -131,7 +131,7 @@ def draw(shapes, fills, rng):
     x, y = axis[None, None, :], axis[None, :, None]
 
     # The pose: from the picture's frame to the shape's own.
-    radius = uniform(0.5, 0.7, 1, 1)
+    radius = uniform(0.48, 0.68, 1, 1)
     stretch, shear = uniform(0.87, 1.15, 1, 1), uniform(-0.12, 0.12, 1, 1)
     angle = uniform(-0.5, 0.5, 1, 1)
     dx, dy = x - uniform(-0.2, 0.2, 1, 1), y - uniform(-0.2, 0.2, 1, 1)
@@ -163,14 +163,14 @@ def draw(shapes, fills, rng):
         image = _over(image, stroke, uniform(20, 235, 3))
     painted = _over(second[:, None, None], paint, first)
     image = image + shape[..., None] * (painted - image)
-    occluder = _stroke(x, y, uniform, reach=0.6, width=(0.04, 0.12))
+    occluder = _stroke(x, y, uniform, reach=0.8, width=(0.05, 0.16))
     image = _over(image, occluder, uniform(20, 235, 3))
 
     # Light that falls from one side, and noise.
     side = uniform(0, 2 * np.pi, 1, 1)
     light = 1 + uniform(0, 0.35, 1, 1) * (np.cos(side) * x + np.sin(side) * y)
     noise = rng.standard_normal(image.shape, dtype="float32")
-    image = image * light[..., None] + uniform(2, 12, 1, 1, 1) * noise
+    image = image * light[..., None] + uniform(3, 16, 1, 1, 1) * noise
     return np.clip(np.rint(image), 0, 255).astype("uint8")
 
 
@@ -213,13 +213,8 @@ def _over(below, cover, colour):
 
 
 def _colours(count, rng):
-    """Random colours of the background and of the two paints, none alike."""
-    background, first, second = rng.uniform(20, 235, (3, count, 3)).astype("float32")
-    first = _apart(first, background)
-    return background, first, _apart(second, first)
-
-
-def _apart(colour, other):
-    """The colour, or where it is too near, the other made darker or lighter."""
-    near = np.abs(colour - other).max(-1, keepdims=True) < 70
-    return np.where(near, np.where(other > 127, other - 90, other + 90), colour)
+    """Random colours: a dark background, a bright paint, and one between the two."""
+    background = rng.uniform(10, 120, (count, 3)).astype("float32")
+    first = rng.uniform(130, 245, (count, 3)).astype("float32")
+    share = rng.uniform(0.3, 0.5, (count, 1)).astype("float32")
+    return background, first, background + share * (first - background)

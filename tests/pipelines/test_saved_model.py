@@ -86,7 +86,7 @@ def test_what_is_no_run_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_learns_shapes100_and_serves(head, tmp_path):
-    config = Config(head=head, dataset="shapes100", epochs=2)
+    config = Config(head=head, dataset="shapes100", epochs=2, learning_rate=0.1)
     run = train.train(config, tmp_path)
     record = saved_model.read_record(run)
     assert record["metrics"]["accuracy"] > 0.02  # twice chance, 100 classes
