@@ -19,6 +19,14 @@ EXTRA = "assets.extra"
 CLASS_NAMES = "class_names.txt"
 
 
+class _Served(tf.Module):
+    """What a SavedModel keeps: the function, and what it stands on."""
+
+    state: list
+    class_names: tf.saved_model.Asset
+    serve: object
+
+
 def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path):
     """Writes a model as a SavedModel that serves without Keras or kerasoft.
 
@@ -70,7 +78,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
             "probabilities": tf.exp(y) if outputs_of(head) == "log_probabilities" else y
         }
 
-    served = tf.Module()
+    served = _Served()
     served.state = [variable.value for variable in model.variables]
     scratch.joinpath(CLASS_NAMES).write_text("\n".join(class_names) + "\n", "utf-8")
     served.class_names = tf.saved_model.Asset(str(scratch / CLASS_NAMES))

@@ -131,7 +131,7 @@ def draw(shapes, fills, rng):
     x, y = axis[None, None, :], axis[None, :, None]
 
     # The pose: from the picture's frame to the shape's own.
-    radius = uniform(0.48, 0.68, 1, 1)
+    radius = uniform(0.28, 0.7, 1, 1)
     stretch, shear = uniform(0.87, 1.15, 1, 1), uniform(-0.12, 0.12, 1, 1)
     angle = uniform(-0.5, 0.5, 1, 1)
     dx, dy = x - uniform(-0.2, 0.2, 1, 1), y - uniform(-0.2, 0.2, 1, 1)
@@ -158,7 +158,7 @@ def draw(shapes, fills, rng):
 
     # The picture, from back to front.
     image = np.broadcast_to(background[:, None, None], (count, SIZE, SIZE, 3))
-    for _ in range(3):
+    for _ in range(4):
         stroke = _stroke(x, y, uniform, reach=0.35, width=(0.04, 0.13))
         image = _over(image, stroke, uniform(20, 235, 3))
     painted = _over(second[:, None, None], paint, first)
@@ -170,7 +170,7 @@ def draw(shapes, fills, rng):
     side = uniform(0, 2 * np.pi, 1, 1)
     light = 1 + uniform(0, 0.35, 1, 1) * (np.cos(side) * x + np.sin(side) * y)
     noise = rng.standard_normal(image.shape, dtype="float32")
-    image = image * light[..., None] + uniform(3, 16, 1, 1, 1) * noise
+    image = image * light[..., None] + uniform(3, 30, 1, 1, 1) * noise
     return np.clip(np.rint(image), 0, 255).astype("uint8")
 
 
