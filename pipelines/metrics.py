@@ -1,7 +1,20 @@
 """Metrics as pure functions from predictions and labels to named numbers."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+TINY = float(np.finfo("float32").tiny)
+BINS = 15
+TEMPERATURES = (1e-2, 1e2)
+
+Outcomes = Mapping[str, np.ndarray]
 
 
 def classification(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -20,3 +33,246 @@ def classification(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float
         "recall": float(recall),
         "f1": float(f1),
     }
+
+
+def outcomes(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    log_probabilities: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """What became of each image: all that the metrics need, one number an image.
+
+    Args:
+        probabilities: Of shape `(n, classes)`.
+        labels: The true classes, integers of shape `(n,)`.
+        log_probabilities: Their logarithms, where a head has them more precisely.
+
+    Returns:
+        Arrays of shape `(n,)`: `label`; `predicted`, the class; `rank`, how many
+        classes come before the true one; `confidence`, the highest probability;
+        `nll`, minus the logarithm of the true class's probability; and `brier`, the
+        sum over classes of the squared difference from the one-hot truth.
+    """
+    p = np.asarray(probabilities, "float64")
+    log_p = log_of(p) if log_probabilities is None else log_probabilities
+    log_p = np.asarray(log_p, "float64")
+    rows = np.arange(len(labels))
+    truth = log_p[rows, labels]
+    ties = np.arange(p.shape[1]) < np.asarray(labels)[:, None]
+    before = (log_p > truth[:, None]) | ((log_p == truth[:, None]) & ties)
+    return {
+        "label": np.asarray(labels, "int64"),
+        "predicted": log_p.argmax(axis=1),
+        "rank": before.sum(axis=1),
+        "confidence": p.max(axis=1),
+        "nll": -truth,
+        "brier": (p**2).sum(axis=1) - 2 * p[rows, labels] + 1,
+    }
+
+
+def log_of(probabilities: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, those of 0 as of the smallest float32."""
+    return np.log(np.maximum(probabilities, TINY, dtype="float64"))
+
+
+def summary(
+    facts: Outcomes, classes: int, superclasses: Sequence[int] | None = None
+) -> dict[str, float]:
+    """The metrics of a set of images.
+
+    Args:
+        facts: From `outcomes`, or some of its rows.
+        classes: The number of classes.
+        superclasses: The superclass of each class, or `None`.
+
+    Returns:
+        `accuracy`, `top5`, macro-averaged `precision`, `recall` and `f1`, `nll`,
+        `brier`, `ece` and, where there are superclasses, `superclass_accuracy`: how
+        often the predicted class lies in the right one.
+    """
+    predicted, labels = facts["predicted"], facts["label"]
+    numbers = {
+        "accuracy": np.mean(predicted == labels),
+        "top5": np.mean(facts["rank"] < 5),
+        **macro(confusion(predicted, labels, classes)),
+        **calibration(facts),
+    }
+    if superclasses is not None:
+        of = np.asarray(superclasses)
+        numbers["superclass_accuracy"] = np.mean(of[predicted] == of[labels])
+    return {name: float(number) for name, number in numbers.items()}
+
+
+def calibration(facts: Outcomes) -> dict[str, float]:
+    """What depends on the probabilities themselves: `nll`, `brier` and `ece`."""
+    return {
+        "nll": float(np.mean(facts["nll"])),
+        "brier": float(np.mean(facts["brier"])),
+        "ece": calibration_error(reliability(facts)),
+    }
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Counts the images of each true class (row) by predicted class (column)."""
+    cells = np.bincount(labels * classes + predicted, minlength=classes**2)
+    return cells.reshape(classes, classes)
+
+
+def fold(matrix: np.ndarray, superclasses: Sequence[int]) -> np.ndarray:
+    """Adds up a confusion matrix's rows and columns by superclass."""
+    member = np.eye(max(superclasses) + 1, dtype=matrix.dtype)[list(superclasses)]
+    return member.T @ matrix @ member
+
+
+def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """Support, precision, recall and F1 of each class; 0 where there is nothing."""
+    right, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    return {
+        "support": support,
+        "precision": right / np.maximum(predicted, 1),
+        "recall": right / np.maximum(support, 1),
+        "f1": 2 * right / np.maximum(predicted + support, 1),
+    }
+
+
+def macro(matrix: np.ndarray) -> dict[str, float]:
+    """Means over the classes that occur, as label or as prediction."""
+    table = by_class(matrix)
+    occur = matrix.sum(axis=0) + matrix.sum(axis=1) > 0
+    return {
+        name: float(table[name][occur].mean()) for name in ("precision", "recall", "f1")
+    }
+
+
+def confused_pairs(matrix: np.ndarray, most: int) -> list[tuple[int, int, int]]:
+    """The most frequent errors, as true class, predicted class and count."""
+    errors = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-errors, axis=None, kind="stable")[:most]
+    rows, columns = np.unravel_index(order, errors.shape)
+    return [
+        (int(i), int(j), int(errors[i, j]))
+        for i, j in zip(rows, columns, strict=True)
+        if errors[i, j]
+    ]
+
+
+def reliability(facts: Outcomes, bins: int = BINS) -> dict[str, list]:
+    """Groups images by confidence, in bins of equal width `(low, high]`.
+
+    Returns:
+        Columns, plain enough for JSON: of each bin its bounds and the `count` of its
+        images, and their mean `confidence` and `accuracy` (`None` in an empty bin).
+    """
+    confidence = facts["confidence"]
+    right = facts["predicted"] == facts["label"]
+    edges = np.arange(bins + 1) / bins
+    index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    count = np.bincount(index, minlength=bins)
+
+    def means(values):
+        sums = np.bincount(index, weights=values, minlength=bins)
+        return [float(s / n) if n else None for s, n in zip(sums, count, strict=True)]
+
+    return {
+        "low": edges[:-1].tolist(),
+        "high": edges[1:].tolist(),
+        "count": count.tolist(),
+        "confidence": means(confidence),
+        "accuracy": means(right),
+    }
+
+
+def calibration_error(table: Mapping[str, list]) -> float:
+    """Expected calibration error of reliability bins (arXiv 1706.04599, equation 3)."""
+    columns = (table["count"], table["confidence"], table["accuracy"])
+    gaps = [n * abs(c - a) for n, c, a in zip(*columns, strict=True) if n]
+    return float(sum(gaps) / sum(table["count"]))
+
+
+def tempered(log_probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """The log-probabilities of softmax at another temperature."""
+    return log_softmax(np.asarray(log_probabilities, "float64") / temperature, axis=1)
+
+
+def fit_temperature(log_probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature at which the labels are likeliest (arXiv 1706.04599).
+
+    It is sought between 0.01 and 100. The likelihood has one maximum there, because
+    it is concave in the inverse of the temperature.
+    """
+    rows = np.arange(len(labels))
+
+    def nll(log_temperature):
+        scaled = tempered(log_probabilities, np.exp(log_temperature))
+        return -scaled[rows, labels].mean()
+
+    best = minimize_scalar(
+        nll, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6}
+    )
+    return float(np.exp(best.x))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def bootstrap(
+    facts: Outcomes,
+    metrics: Callable[[Outcomes], dict[str, float]],
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Percentile intervals of metrics over resampled images.
+
+    Not for the calibration error: resampled images repeat, which alone makes it
+    larger, so that its interval can lie beside the estimate.
+
+    The resamples depend on the seed and the number of images alone: the same input
+    gives the same bytes, and all runs on one test split share their resamples.
+
+    Args:
+        facts: From `outcomes`.
+        metrics: From outcomes to named numbers.
+        resamples: How many.
+        level: The share of resamples within the interval.
+        seed: Of the resampling.
+
+    Returns:
+        By the names of the metrics, the interval's low and high end.
+    """
+    generator = np.random.default_rng(seed)
+    n = len(facts["label"])
+    draws = []
+    for _ in range(resamples):
+        rows = generator.integers(n, size=n)
+        draws.append(metrics({name: column[rows] for name, column in facts.items()}))
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    return {
+        name: np.quantile([draw[name] for draw in draws], tails).tolist()
+        for name in draws[0]
+    }
+
+
+def mcnemar(right: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """McNemar's exact test of two classifiers on the same images.
+
+    Args:
+        right: Which images the one classifies rightly, booleans of shape `(n,)`.
+        other: Which the other does.
+
+    Returns:
+        `only_a` and `only_b`, the images that one alone has right, and `p`, how
+        probable a split at least as uneven is between classifiers that err equally.
+    """
+    only_a = int(np.sum(right & ~other))
+    only_b = int(np.sum(~right & other))
+    tried = only_a + only_b
+    p = float(binomtest(only_a, tried).pvalue) if tried else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p": p}
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction: p-values that hold for all the tests together."""
+    p = np.asarray(p_values, "float64")
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()

@@ -1,0 +1,329 @@
+"""The comparison's plots: Plotly figures for the page, and the same as PNG."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.colors
+import matplotlib.figure
+import numpy as np
+import plotly.graph_objects as go
+
+from pipelines import metrics
+
+# Okabe and Ito's colours, those that stand out on white and on black.
+COLOURS = ("#3b8fd9", "#e69f00", "#12a883", "#d55e00", "#cc79a7", "#56b4e9", "#9b7fd1",
+           "#8c8c8c")  # fmt: skip
+DASHES = ("solid", "dash", "dot", "dashdot")
+STYLES = ("-", "--", ":", "-.")
+CURVES = {
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+    "accuracy": "training accuracy",
+    "loss": "training loss",
+    "temperature": "temperature",
+}
+MOST_CONFUSED = 15
+
+
+def figures(table: dict) -> dict[str, dict[str, Any]]:
+    """The Plotly figures of a table, as plain data.
+
+    Returns:
+        By the figure's name and then by what can be chosen (a row's title, a curve).
+    """
+    rows = table["rows"]
+    made = {
+        "accuracy": {"": accuracy(rows)},
+        "curves": {
+            words: curves(table["runs"], name, words)
+            for name, words in CURVES.items()
+            if any(name in run["history"] for run in table["runs"].values())
+        },
+        "reliability": {row["title"]: reliability(row) for row in rows},
+        "pairs": {row["title"]: confused(row, table["class_names"]) for row in rows},
+        "confusion": {
+            row["title"]: confusion(*by_superclass(row, table)) for row in rows
+        },
+    }
+    if table["superclasses"]:
+        made["folded"] = {row["title"]: confusion(*folded(row, table)) for row in rows}
+    return {
+        name: {choice: json.loads(str(f.to_json())) for choice, f in choices.items()}
+        for name, choices in made.items()
+    }
+
+
+def figure(*traces, **layout) -> go.Figure:
+    """A figure without a theme of its own: the page lays its colours over it."""
+    margin = {"l": 8, "r": 8, "t": 8, "b": 8}
+    return go.Figure(traces, {"template": None, "margin": margin, **layout})
+
+
+def axis(title: str = "", **options) -> dict:
+    return {"title": {"text": title}, "automargin": True, **options}
+
+
+def accuracy(rows: Sequence[dict]) -> go.Figure:
+    rows = sorted(rows, key=lambda row: row["metrics"]["accuracy"])
+    titles = [row["title"] for row in rows]
+    middle, low, high = spans(rows)
+    limit = 1.05 * max(row["intervals"]["accuracy"][1] for row in rows)
+    return figure(
+        captions(titles),
+        go.Scatter(
+            x=middle,
+            y=titles,
+            error_x={"array": high, "arrayminus": low, "color": COLOURS[0]},
+            mode="markers",
+            marker={"size": 9, "color": COLOURS[0]},
+            hovertemplate="%{y}<br>%{x:.2%}<extra></extra>",
+        ),
+        xaxis=axis("test accuracy", tickformat="~%", range=[0, limit]),
+        yaxis=axis(showticklabels=False, range=[-0.5, len(rows)]),
+        showlegend=False,
+        height=90 + 34 * len(rows),
+    )
+
+
+def captions(words: Sequence[str]) -> go.Scatter:
+    """The names of the rows of a plot, above them: a phone has no room beside them."""
+    return go.Scatter(
+        x=[0] * len(words),
+        y=words,
+        text=words,
+        mode="text",
+        textposition="top right",
+        cliponaxis=False,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def spans(rows: Sequence[dict]) -> tuple[list[float], list[float], list[float]]:
+    """Accuracies, and how far their intervals reach below and above them."""
+    middle = [row["metrics"]["accuracy"] for row in rows]
+    ends = [row["intervals"]["accuracy"] for row in rows]
+    low = [m - e[0] for m, e in zip(middle, ends, strict=True)]
+    high = [e[1] - m for m, e in zip(middle, ends, strict=True)]
+    return middle, low, high
+
+
+def curves(runs: dict, name: str, words: str) -> go.Figure:
+    traces = [
+        go.Scatter(
+            x=[epoch + 1 for epoch in run["history"]["epoch"]],
+            y=run["history"][name],
+            name=run["title"],
+            mode="lines" if len(run["history"]["epoch"]) > 1 else "markers",
+            line={"color": COLOURS[i % len(COLOURS)], "width": 2}
+            | {"dash": DASHES[i // len(COLOURS) % len(DASHES)]},
+            hovertemplate="%{fullData.name}<br>epoch %{x}: %{y:.4f}<extra></extra>",
+        )
+        for i, run in enumerate(runs.values())
+        if name in run["history"]
+    ]
+    epochs = max(len(run["history"]["epoch"]) for run in runs.values())
+    return figure(
+        *traces,
+        xaxis=axis("epoch", tick0=1, dtick=-(-epochs // 8)),
+        yaxis=axis(words, tickformat="~%" if "accuracy" in name else ""),
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        showlegend=True,
+        height=420 + 12 * len(traces),
+    )
+
+
+def reliability(row: dict) -> go.Figure:
+    def trace(bins, name, colour):
+        filled = [i for i, count in enumerate(bins["count"]) if count]
+        return go.Scatter(
+            x=[bins["confidence"][i] for i in filled],
+            y=[bins["accuracy"][i] for i in filled],
+            customdata=[bins["count"][i] for i in filled],
+            name=name,
+            mode="lines+markers",
+            line={"color": colour, "width": 2},
+            hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}<br>"
+            "%{customdata} images<extra></extra>",
+        )
+
+    diagonal = go.Scatter(
+        x=[0, 1],
+        y=[0, 1],
+        name="perfect",
+        mode="lines",
+        line={"color": COLOURS[7], "dash": "dot", "width": 1},
+        hoverinfo="skip",
+    )
+    raw, scaled = calibration_words(row)
+    return figure(
+        diagonal,
+        trace(row["reliability"], raw, COLOURS[3]),
+        trace(row["calibrated_reliability"], scaled, COLOURS[0]),
+        xaxis=axis("confidence", range=[0, 1.02]),
+        yaxis=axis("accuracy", range=[0, 1.02]),
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+        showlegend=True,
+        height=440,
+    )
+
+
+def calibration_words(row: dict) -> tuple[str, str]:
+    return (
+        f"as it is, ECE {row['metrics']['ece']:.4f}",
+        f"at temperature {row['temperature']:.3f}, ECE {row['calibrated']['ece']:.4f}",
+    )
+
+
+def confused(row: dict, names: Sequence[str]) -> go.Figure:
+    found = metrics.confused_pairs(row["confusion"], MOST_CONFUSED)[::-1]
+    counts = [count for _, _, count in found]
+    words = [f"{names[true]} → {names[predicted]}" for true, predicted, _ in found]
+    return figure(
+        captions(words),
+        go.Bar(
+            x=counts,
+            y=words,
+            orientation="h",
+            width=0.3,
+            offset=-0.3,
+            marker={"color": COLOURS[0]},
+            hovertemplate="%{y}: %{x} images<extra></extra>",
+        ),
+        xaxis=axis("test images", range=[0, 1.1 * max(counts, default=1)]),
+        yaxis=axis(showticklabels=False, showgrid=False),
+        showlegend=False,
+        height=90 + 30 * len(found),
+    )
+
+
+def by_superclass(row: dict, table: dict) -> tuple[np.ndarray, list[str]]:
+    """The confusion matrix and its names, the classes of a superclass side by side."""
+    names, matrix = table["class_names"], row["confusion"]
+    if not table["superclasses"]:
+        return matrix, names
+    order = np.argsort(table["superclasses"], kind="stable")
+    return matrix[np.ix_(order, order)], [names[i] for i in order]
+
+
+def folded(row: dict, table: dict) -> tuple[np.ndarray, list[str]]:
+    matrix = metrics.fold(row["confusion"], table["superclasses"])
+    return matrix, table["superclass_names"]
+
+
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> go.Figure:
+    # The colour goes with the square root of the count, or errors would not be seen.
+    steps = np.linspace(0, 1, 9)
+    r, g, b = (int(COLOURS[0][i : i + 2], 16) for i in (1, 3, 5))
+    scale = [[step**2, f"rgba({r},{g},{b},{step:.3f})"] for step in steps.tolist()]
+    labelled = {"showticklabels": len(names) <= 20, "showgrid": False}
+    return figure(
+        go.Heatmap(
+            z=matrix.tolist(),
+            x=names,
+            y=names,
+            colorscale=scale,
+            zmin=0,
+            showscale=False,
+            hovertemplate="true %{y}<br>predicted %{x}<br>%{z} images<extra></extra>",
+        ),
+        xaxis=axis("predicted", constrain="domain", tickangle=-60, **labelled),
+        yaxis=axis("true", autorange="reversed", scaleanchor="x", **labelled)
+        | {"constrain": "domain"},
+        height=720,
+    )
+
+
+def save(table: dict, folder: Path, prefix: str):
+    """Writes the plots of a table as PNG."""
+
+    def write(drawn: matplotlib.figure.Figure, name: str):
+        path = folder / f"{prefix}-{name}.png"
+        drawn.savefig(path, dpi=120, metadata={"Software": None})
+
+    write(draw_accuracy(table["rows"]), "accuracy")
+    write(draw_reliability(table["rows"]), "reliability")
+    for name, words in CURVES.items():
+        if any(name in run["history"] for run in table["runs"].values()):
+            write(draw_curves(table["runs"], name, words), name)
+    for row in table["rows"]:
+        if not row["samples"]:
+            name = row["id"].replace("/", "-")
+            write(draw_confusion(row, table), f"confusion-{name}")
+
+
+def draw_accuracy(rows: Sequence[dict]) -> matplotlib.figure.Figure:
+    rows = sorted(rows, key=lambda row: row["metrics"]["accuracy"])
+    middle, low, high = (100 * np.array(values) for values in spans(rows))
+    made = matplotlib.figure.Figure((7, 1 + 0.28 * len(rows)), layout="constrained")
+    axes = made.subplots()
+    titles = [row["title"] for row in rows]
+    axes.errorbar(middle, titles, xerr=[low, high], fmt="o", color=COLOURS[0])
+    axes.set(xlabel="test accuracy (%), with its 95 % interval", xlim=(0, None))
+    axes.grid(axis="x", alpha=0.3)
+    return made
+
+
+def draw_curves(runs: dict, name: str, words: str) -> matplotlib.figure.Figure:
+    made = matplotlib.figure.Figure((10, 5), layout="constrained")
+    axes = made.subplots()
+    for i, run in enumerate(runs.values()):
+        if name in run["history"]:
+            axes.plot(
+                [epoch + 1 for epoch in run["history"]["epoch"]],
+                run["history"][name],
+                label=run["title"],
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=STYLES[i // len(COLOURS) % len(STYLES)],
+                marker="o",
+                markersize=3,
+            )
+    axes.set(xlabel="epoch", ylabel=words)
+    axes.grid(alpha=0.3)
+    made.legend(loc="outside right upper", fontsize="small", frameon=False)
+    return made
+
+
+def draw_reliability(rows: Sequence[dict]) -> matplotlib.figure.Figure:
+    columns = min(4, len(rows))
+    lines = -(-len(rows) // columns)
+    size = (0.3 + 3 * columns, 0.3 + 3.2 * lines)
+    made = matplotlib.figure.Figure(size, layout="constrained")
+    grid = list(made.subplots(lines, columns, squeeze=False).flat)
+    for row, axes in zip(rows, grid, strict=False):
+        axes.plot([0, 1], [0, 1], ":", color=COLOURS[7])
+        parts = ("reliability", COLOURS[3]), ("calibrated_reliability", COLOURS[0])
+        for (part, colour), label in zip(parts, calibration_words(row), strict=True):
+            x, y = (np.array(row[part][k], float) for k in ("confidence", "accuracy"))
+            filled = ~np.isnan(x)
+            axes.plot(x[filled], y[filled], "o-", ms=3, color=colour, label=label)
+        axes.set_title(row["title"], fontsize="small", wrap=True)
+        axes.legend(fontsize="xx-small", loc="upper left")
+        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    for axes in grid[len(rows) :]:
+        axes.set_axis_off()
+    return made
+
+
+def draw_confusion(row: dict, table: dict) -> matplotlib.figure.Figure:
+    panels = [by_superclass(row, table)]
+    if table["superclasses"]:
+        panels.append(folded(row, table))
+    made = matplotlib.figure.Figure((6.5 * len(panels), 6.5), layout="constrained")
+    for axes, (matrix, names) in zip(
+        made.subplots(1, len(panels), squeeze=False).flat, panels, strict=True
+    ):
+        norm = matplotlib.colors.PowerNorm(0.5, vmin=0)
+        image = axes.imshow(matrix, cmap="Blues", norm=norm)
+        made.colorbar(image, ax=axes, shrink=0.7, label="test images")
+        axes.set(xlabel="predicted", ylabel="true")
+        if len(names) <= 20:
+            ticks = range(len(names))
+            axes.set_xticks(ticks, names, rotation=90, fontsize="x-small")
+            axes.set_yticks(ticks, names, fontsize="x-small")
+    made.suptitle(row["title"])
+    return made

@@ -1,0 +1,255 @@
+"""The comparison as files: JSON, CSV, Markdown, PNG and one self-contained page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import plotly.offline
+
+from pipelines import figures, metrics
+from pipelines.tables import INTERVALS, Cell, sections
+
+
+def write(comparison: dict, folder: Path):
+    """Writes a comparison into a folder.
+
+    Args:
+        comparison: `command`, `commit`, `device`, `versions`, and `tables` as
+            `evaluate.compare` makes them.
+        folder: An empty folder.
+    """
+    tables = comparison["tables"]
+    plots = folder / "plots"
+    plots.mkdir()
+    for table, prefix in zip(tables, prefixes(tables), strict=True):
+        figures.save(table, plots, prefix)
+    _write_json(folder / "comparison.json", plain(comparison))
+    timings = {
+        name: run["timing"]
+        for table in tables
+        for name, run in table["runs"].items()
+        if run["timing"]
+    }
+    if timings:
+        _write_json(
+            folder / "timings.json", {"device": comparison["device"], "runs": timings}
+        )
+    matrices = [
+        {row["id"]: row["confusion"].tolist() for row in table["rows"]}
+        for table in tables
+    ]
+    # On one line: a number a line would be a million lines.
+    (folder / "confusion.json").write_text(json.dumps(matrices) + "\n", "utf-8")
+    _write_csv(folder / "comparison.csv", [r for t in tables for r in flat_rows(t)])
+    _write_csv(folder / "classes.csv", [r for t in tables for r in flat_classes(t)])
+    _write_csv(folder / "pairs.csv", [p for t in tables for p in t["pairs"]])
+    (folder / "comparison.md").write_text(markdown(comparison), "utf-8")
+    (folder / "comparison.html").write_text(page(comparison), "utf-8")
+
+
+def plain(comparison: dict) -> dict:
+    """The comparison without its matrices and timings: same input, same bytes."""
+
+    def without(item: dict, *names: str) -> dict:
+        return {key: value for key, value in item.items() if key not in names}
+
+    return comparison | {
+        "tables": [
+            table
+            | {
+                "rows": [without(row, "confusion") for row in table["rows"]],
+                "runs": {n: without(r, "timing") for n, r in table["runs"].items()},
+            }
+            for table in comparison["tables"]
+        ]
+    }
+
+
+def prefixes(tables: Iterable[dict]) -> list[str]:
+    """A name for each table that can stand in a file's name."""
+    made = []
+    for table in tables:
+        dataset = table["dataset"]
+        name = Path(dataset["name"].replace("folder:", "")).name
+        name = re.sub(r"\W+", "-", f"{name}-{dataset['label']}")
+        made.append(name if name not in made else f"{name}-{dataset['checksum'][:8]}")
+    return made
+
+
+def flat_rows(table: dict) -> list[dict]:
+    """The rows of a table, one flat mapping each."""
+    flat = []
+    for row in table["rows"]:
+        run = table["runs"][row["run"]]
+        numbers = {}
+        for part, intervals in INTERVALS.items():
+            prefix = "" if part == "metrics" else "scaled_"
+            for name, value in row[part].items():
+                numbers[prefix + name] = value
+                if name in row[intervals]:
+                    low, high = row[intervals][name]
+                    numbers |= {
+                        f"{prefix}{name}_low": low,
+                        f"{prefix}{name}_high": high,
+                    }
+        flat.append(
+            {
+                "dataset": table["dataset"]["name"],
+                "label": table["dataset"]["label"],
+                "run": row["run"],
+                "samples": row["samples"],
+                **{
+                    name: run["config"][name]
+                    for name in ("head", "temperature", "loss", "backbone", "width")
+                    + ("epochs", "seed")
+                },
+                **numbers,
+                "scaling_temperature": row["temperature"],
+                "parameters": run["parameters"],
+            }
+        )
+    return flat
+
+
+def flat_classes(table: dict) -> list[dict]:
+    return [
+        {
+            "dataset": table["dataset"]["name"],
+            "label": table["dataset"]["label"],
+            "run": row["run"],
+            "samples": row["samples"],
+            **line,
+        }
+        for row in table["rows"]
+        for line in class_lines(row, table["class_names"])
+    ]
+
+
+def class_lines(row: dict, names: Sequence[str]) -> list[dict]:
+    """Of each class: its metrics, and what it is most often taken for."""
+    matrix = row["confusion"]
+    errors = matrix - np.diag(np.diag(matrix))
+    columns = metrics.by_class(matrix)
+    return [
+        {
+            "class": names[i],
+            **{name: column[i].item() for name, column in columns.items()},
+            "taken_for": names[errors[i].argmax()] if errors[i].any() else "",
+            "times": int(errors[i].max()),
+        }
+        for i in range(len(names))
+    ]
+
+
+def markdown(comparison: dict) -> str:
+    """The comparison as Markdown."""
+    lines = ["# Comparison", "", f"`{comparison['command']}`", ""]
+    lines += [made_with(comparison), ""]
+    tables = comparison["tables"]
+    for table, prefix in zip(tables, prefixes(tables), strict=True):
+        lines += [f"## {heading(table)}", "", explanation(table), ""]
+        for caption, note, head, body in sections(table):
+            lines += [f"### {caption}", ""]
+            lines += [note, ""] if note else []
+            lines += ["| " + " | ".join(head) + " |"]
+            lines += ["|---" * len(head) + "|"]
+            lines += ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in body]
+            lines += [""]
+        for name in ("accuracy", "reliability", "val_accuracy", "val_loss"):
+            lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
+    return "\n".join(lines)
+
+
+def _in_markdown(cell: Cell) -> str:
+    text = f"{cell.text} ({cell.note})" if cell.note else cell.text
+    return text.replace("|", "\\|")
+
+
+def made_with(comparison: dict) -> str:
+    versions = ", ".join(f"{k} {v}" for k, v in comparison["versions"].items())
+    device = comparison["device"]
+    commit = re.sub(r"^(\w{12})\w+", r"\1", comparison["commit"] or "unknown")
+    return (
+        f"Commit {commit}; {versions}; "
+        f"{device['kind']} {device['name']}, {device['cores']} cores."
+    )
+
+
+def heading(table: dict) -> str:
+    dataset = table["dataset"]
+    return f"{dataset['name']}, {len(table['class_names'])} classes"
+
+
+def explanation(table: dict) -> str:
+    dataset = table["dataset"]
+    return (
+        f"On {dataset['test']:,} test images (SHA-256 of the data set "
+        f"{dataset['checksum'][:12]}). In brackets 95 % intervals, by bootstrap over "
+        "the test images: they tell nothing of the spread between seeds. Precision, "
+        "recall and F1 are macro-averaged. ECE has 15 bins, and no interval because "
+        "resampling inflates it. 'Scaled' is after temperature scaling, at the "
+        "temperature that fits the "
+        f"{dataset['validation']:,} validation images best. '16 samples' "
+        "averages the probabilities of 16 noisy draws."
+        + (
+            " 'superclasses' counts a prediction as right if its superclass is."
+            if table["superclasses"]
+            else ""
+        )
+    )
+
+
+def page(comparison: dict) -> str:
+    """The comparison as one HTML page that needs nothing else."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    tables = [
+        {
+            "id": f"table{number}",
+            "heading": heading(table),
+            "explanation": explanation(table),
+            "sections": sections(table),
+            "titles": [row["title"] for row in table["rows"]],
+            "figures": figures.figures(table),
+            "classes": {
+                row["title"]: [
+                    list(line.values())
+                    for line in class_lines(row, table["class_names"])
+                ]
+                for row in table["rows"]
+            },
+        }
+        for number, table in enumerate(comparison["tables"], start=1)
+    ]
+    return environment.get_template("report.html").render(
+        command=comparison["command"],
+        made_with=made_with(comparison),
+        tables=tables,
+        plotly=plotly.offline.get_plotlyjs(),
+    )
+
+
+def _write_json(path: Path, content: Any):
+    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    path.write_text(text + "\n", "utf-8")
+
+
+def _write_csv(path: Path, rows: Sequence[dict]):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

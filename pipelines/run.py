@@ -1,0 +1,372 @@
+"""Runs an experiment: `python -m pipelines.run experiments/NAME.yaml`.
+
+An experiment is a YAML file with `defaults`, options of `pipelines.train`, and `runs`,
+a list of options of which any may be a list: a run for every combination. What an
+option of a run says wins over the defaults. `reported`, beside the options of a run,
+holds figures from elsewhere that the comparison shows beside ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import itertools
+import os
+import queue
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jsonargparse
+import yaml
+
+from pipelines import data, evaluate, saved_model
+from pipelines.config import Config, InputError, command, config_of, parse, parser
+
+TRAIN = (sys.executable, "-m", "pipelines.train")
+
+
+class Planned(NamedTuple):
+    """A run to make: its config, and figures from elsewhere to show beside it."""
+
+    config: Config
+    reported: dict[str, Any] | None
+
+
+def read(path: Path) -> list[Planned]:
+    """Reads an experiment's runs, each once, in the order of the file.
+
+    Raises:
+        InputError: What is wrong with the file, and in which run.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path} cannot be read: {' '.join(str(error).split())}"
+        ) from error
+    if not (
+        isinstance(content, dict)
+        and set(content) <= {"defaults", "runs"}
+        and isinstance(content.get("defaults", {}), dict)
+        and isinstance(content.get("runs"), list)
+        and all(isinstance(run, dict) for run in content["runs"])
+    ):
+        raise InputError(
+            f"{path} must hold `defaults`, options of pipelines.train, and `runs`, a "
+            "list of options."
+        )
+    options = parser("train", "")
+    resolve = functools.cache(data.resolve)  # says so in a line each time
+    planned: dict[Config, Planned] = {}
+    for number, entry in enumerate(content["runs"], start=1):
+        reported = entry.pop("reported", None)
+        for fields in combinations(content.get("defaults", {}) | entry):
+            try:
+                given = parse(options, ["--config", yaml.safe_dump(fields)])
+                config = config_of(given)
+            except InputError as error:
+                raise InputError(f"Run {number} of {path}: {error}") from error
+            config = dataclasses.replace(config, dataset=resolve(config.dataset))
+            known = planned.get(config, Planned(config, None))
+            planned[config] = Planned(config, known.reported or reported)
+    return list(planned.values())
+
+
+def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the fields, the values of a list taken one by one."""
+    axes = [value if isinstance(value, list) else [value] for value in fields.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(fields, values, strict=True))
+
+
+def state(config: Config, saved_models: Path) -> str:
+    """Where a run stands: `there`, `stopped`, `other` (in its place), or `new`."""
+    path = saved_models / config.run_name
+    if path.exists():
+        found = dataclasses.asdict(Config()) | saved_model.read_record(path)["config"]
+        return "there" if found == dataclasses.asdict(config) else "other"
+    stopped = saved_models / f".{config.run_name}.partial" / "config.yaml"
+    return "stopped" if stopped.exists() else "new"
+
+
+def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]:
+    """How long runs will take, by those of the same size that are there already."""
+
+    def size(config: Mapping[str, Any]) -> tuple:
+        names = ("dataset", "backbone", "width", "image_size", "batch_size")
+        return tuple(config[name] for name in names)
+
+    known: dict[tuple, list[float]] = {}
+    for file in saved_models.glob(f"*/{saved_model.EXTRA}/run.json"):
+        record = saved_model.read_record(file.parent.parent)
+        epochs = record["config"]["epochs"] - record["resumed_at_epoch"]
+        if epochs:
+            rates = known.setdefault(size(record["config"]), [])
+            rates.append(record["wall_seconds"] / epochs)
+    estimates = []
+    for config in configs:
+        rates = known.get(size(dataclasses.asdict(config)))
+        estimates.append(statistics.median(rates) * config.epochs if rates else None)
+    return estimates
+
+
+def plan(configs: Sequence[Config], saved_models: Path) -> str:
+    """Says what is there, what is to train, and how long that will take."""
+    lines, known, unknown = [], [], 0
+    estimates = seconds(configs, saved_models)
+    for config, estimate in zip(configs, estimates, strict=True):
+        standing = state(config, saved_models)
+        line = f"{standing:8}{config.run_name}"
+        if standing in ("new", "stopped"):
+            if estimate is None:
+                unknown += 1
+            else:
+                known.append(estimate)
+                line += f"  ({_minutes(estimate)})"
+        lines.append(line)
+    words = f"{len(known) + unknown} of {len(configs)} runs to train"
+    if known:
+        words += f"; {len(known)} of them in {_minutes(sum(known))}"
+    if unknown:
+        words += (
+            f"; the time of {unknown} is not known until one of their size is there"
+        )
+    return "\n".join([*lines, words])
+
+
+def _minutes(duration: float) -> str:
+    return f"about {duration / 60:.0f} min" if duration >= 60 else "under 1 min"
+
+
+def train_all(
+    configs: Sequence[Config], saved_models: Path, jobs: int = 1
+) -> dict[str, str]:
+    """Trains every run that is not there, each in a process of its own.
+
+    A run that was stopped goes on from its last epoch. One that fails does not keep
+    the next from being trained.
+
+    Args:
+        configs: The runs.
+        saved_models: The folder of the runs.
+        jobs: How many to train at once, each on its share of the processor's cores.
+
+    Returns:
+        By the names of the runs that failed, why.
+    """
+    shares = queue.SimpleQueue()
+    for share in share_cores(jobs):
+        shares.put(share)
+    saved_models.mkdir(parents=True, exist_ok=True)
+    trainers: set[subprocess.Popen] = set()
+
+    def train(number: int, config: Config) -> str | None:
+        cores = shares.get()
+        try:
+            counted = f"[{number}/{len(configs)}] {config.run_name}"
+            return train_one(config, saved_models, counted, cores, trainers)
+        finally:
+            shares.put(cores)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(train, i, c) for i, c in enumerate(configs, start=1)]
+        try:
+            reasons = [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(future.done() for future in futures):
+                for trainer in list(trainers):
+                    trainer.kill()
+                time.sleep(0.1)
+            raise
+    names = (config.run_name for config in configs)
+    return {n: why for n, why in zip(names, reasons, strict=True) if why}
+
+
+def train_one(
+    config: Config,
+    saved_models: Path,
+    counted: str,
+    cores: Sequence[int],
+    trainers: set[subprocess.Popen],
+) -> str | None:
+    """Trains a run if it is not there.
+
+    Args:
+        config: The run.
+        saved_models: The folder of the runs.
+        counted: The run's name, as the lines printed here begin.
+        cores: Those to train on. If they are not all, the trainer's own lines go to a
+            file, so as not to mingle with those of another.
+        trainers: Where the process is kept while it runs.
+
+    Returns:
+        Why it failed, or `None`.
+    """
+    standing, started = state(config, saved_models), time.monotonic()
+    print(f"{counted}: {standing}", flush=True)
+    if standing == "there":
+        return None
+    if standing == "other":
+        return "another run of that name is there; move it away"
+    log = saved_models / f".{config.run_name}.log"
+    with (
+        tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file,
+        claim(saved_models / f".{config.run_name}.lock") as lock,
+        contextlib.ExitStack() as stack,
+    ):
+        if lock is None:
+            return "another process is training it"
+        file.write(config.to_yaml())
+        file.flush()
+        options = ["--config", file.name, "--saved_models", str(saved_models)]
+        if standing == "stopped":
+            options.append("--resume")
+        alone = len(cores) == len(all_cores())
+        stdout = None if alone else stack.enter_context(log.open("w"))
+        trainer = subprocess.Popen(
+            [*TRAIN, *options],
+            pass_fds=[lock],
+            stdout=stdout,
+            stderr=None if alone else subprocess.STDOUT,
+        )
+        trainers.add(trainer)
+        try:
+            if not alone:
+                # Before TensorFlow counts the cores for its threads.
+                os.sched_setaffinity(trainer.pid, cores)
+            status = trainer.wait()
+        finally:
+            trainers.discard(trainer)
+    if status:
+        words = f"the training ended with status {status}"
+        return words if alone else f"{words}; its last words are in {log}"
+    if not alone:
+        log.unlink()
+    print(f"{counted}: {_minutes(time.monotonic() - started)}", flush=True)
+    return None
+
+
+def all_cores() -> list[int]:
+    """The processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def share_cores(jobs: int) -> list[list[int]]:
+    """Parts the cores among jobs.
+
+    Raises:
+        InputError: If there are fewer cores than jobs, or none can be assigned.
+    """
+    cores = all_cores()
+    assignable = hasattr(os, "sched_setaffinity")
+    if jobs < 1 or (jobs > 1 and (jobs > len(cores) or not assignable)):
+        raise InputError(
+            f"jobs must be at least 1 and at most {len(cores) if assignable else 1}, "
+            f"the cores that can be assigned here. Received: {jobs}"
+        )
+    return [cores[job::jobs] for job in range(jobs)]
+
+
+@contextlib.contextmanager
+def claim(path: Path) -> Iterator[int | None]:
+    """Locks a file, so that one process at a time trains a run.
+
+    The trainer inherits the lock: where this process is killed and the trainer lives
+    on, the run stays claimed until the trainer ends.
+
+    Yields:
+        The lock's file descriptor, or `None` where another process holds it.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def run(
+    experiment: Path, saved_models: Path, out: Path, jobs: int = 1
+) -> dict[str, str]:
+    """Trains an experiment's runs and compares those that ended.
+
+    Returns:
+        By the names of the runs that failed, why.
+    """
+    planned = read(experiment)
+    print(plan([one.config for one in planned], saved_models), flush=True)
+    failures = train_all([one.config for one in planned], saved_models, jobs)
+    ended = {
+        one.config.run_name: one.reported
+        for one in planned
+        if one.config.run_name not in failures
+    }
+    if ended:
+        evaluate.evaluate(
+            [saved_models / name for name in ended],
+            out,
+            {name: reported for name, reported in ended.items() if reported},
+            made_by=f"python -m pipelines.run {experiment}",
+        )
+    return failures
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = jsonargparse.ArgumentParser(
+        prog="python -m pipelines.run",
+        description="Trains every run of an experiment and compares them.",
+        exit_on_error=False,
+    )
+    options.add_argument("experiment", type=Path, help="A file of experiments/.")
+    options.add_argument(
+        "--saved_models", type=Path, default="saved_models", help="Where runs are kept."
+    )
+    options.add_argument(
+        "--out", type=Path | None, help="The comparison's folder, results/NAME if none."
+    )
+    options.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="How many runs to train at once, each on its share of the cores.",
+    )
+    options.add_argument(
+        "--dry-run", action="store_true", help="Print the plan, and do nothing."
+    )
+    given = parse(options, argv)
+    if given.dry_run:
+        configs = [one.config for one in read(given.experiment)]
+        print(plan(configs, given.saved_models))
+        return 0
+    # As Ctrl-C does, so that the trainer ends with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    out = given.out or Path("results") / given.experiment.stem
+    failures = run(given.experiment, given.saved_models, out, given.jobs)
+    for name, reason in failures.items():
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    print(f"next: open {out / 'comparison.html'} in a browser")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,379 @@
+import csv
+import dataclasses
+import functools
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import sklearn.metrics
+import tensorflow as tf
+
+from pipelines import data, evaluate, metrics, report, saved_model, train
+from pipelines import runs as runs_on_disk
+from pipelines.config import Annealing, Config
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+HEADS = {
+    "softmax": {"loss": "as_logits"},
+    "log_softmax": {},
+    "gumbel_softmax": {"temperature": 0.5},
+}
+
+
+def pretend(config, dataset, folder):
+    """A run as train leaves it, of a network that has learnt nothing."""
+    path = folder / config.run_name
+    model = train.build(config, dataset, "float32")
+    scratch = folder / "scratch"
+    scratch.mkdir(parents=True)
+    saved_model.export(model, dataset.class_names, path, scratch=scratch)
+    shutil.rmtree(scratch)
+    extra = path / saved_model.EXTRA
+    extra.mkdir()
+    extra.joinpath("history.csv").write_text("epoch,val_accuracy\n0,0.25\n1,0.5\n")
+    record = {
+        "config": dataclasses.asdict(config),
+        "dataset": {"name": dataset.name, "checksum": dataset.checksum},
+        "parameters": model.count_params(),
+        "policy": "float32",
+        "wall_seconds": 8.0,
+        "resumed_at_epoch": 0,
+        "device": {"kind": "CPU", "name": "a processor", "cores": 2},
+    }
+    extra.joinpath("run.json").write_text(json.dumps(record))
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    return data.load(tiny)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, loaded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    configs = [dataclasses.replace(tiny, head=head, **o) for head, o in HEADS.items()]
+    configs.append(dataclasses.replace(tiny, head="log_softmax", seed=1))
+    return [pretend(config, loaded, folder) for config in configs]
+
+
+@pytest.fixture(scope="module")
+def superclassed(loaded):
+    """Loads the photos as if two of their classes formed a superclass."""
+
+    def load(config):
+        return dataclasses.replace(
+            data_load(config), superclasses=[0, 1, 0], superclass_names=["bg", "r"]
+        )
+
+    data_load = data.load
+    return load
+
+
+@pytest.fixture(scope="module")
+def compared(runs, superclassed, tmp_path_factory):
+    """The comparison of all the runs, and the folder that it was written to."""
+    out = tmp_path_factory.mktemp("results") / "comparison"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", superclassed)
+        reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
+        made = evaluate.evaluate(
+            runs,
+            out,
+            reported,
+            probabilities=out.parent / "probabilities",
+            made_by="the command",
+        )
+    return made, out
+
+
+def rows_of(out, name):
+    with (out / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_file_is_written(compared):
+    _, out = compared
+    assert {path.name for path in out.iterdir()} == {
+        *("comparison.json", "comparison.csv", "comparison.md", "comparison.html"),
+        *("confusion.json", "timings.json", "classes.csv", "pairs.csv", "plots"),
+    }
+    for plot in ("accuracy", "reliability", "val_accuracy"):
+        with PIL.Image.open(out / "plots" / f"photos-fine-{plot}.png") as image:
+            assert image.width > 300
+    assert not list(out.parent.glob(".*"))
+
+
+def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
+    made, out = compared
+    (table,) = made["tables"]
+    matrices = json.loads((out / "confusion.json").read_text("utf-8"))[0]
+    assert len(table["rows"]) == len(HEADS) + 2  # one more seed, one noisy head
+    for row in table["rows"]:
+        with np.load(out.parent / "probabilities" / f"{row['id']}.npz") as saved:
+            p, labels = saved["probabilities"].astype("float64"), saved["labels"]
+        predicted = p.argmax(axis=1)
+        expected = dict(
+            zip(
+                ("precision", "recall", "f1"),
+                sklearn.metrics.precision_recall_fscore_support(
+                    labels, predicted, average="macro", zero_division=0.0
+                ),
+                strict=False,
+            ),
+            accuracy=sklearn.metrics.accuracy_score(labels, predicted),
+            superclass_accuracy=np.mean((predicted == 1) == (labels == 1)),
+            brier=((p - np.eye(3)[labels]) ** 2).sum(axis=1).mean(),
+        )
+        confidence, right = p.max(axis=1), predicted == labels
+        place = np.ceil(confidence * 15).astype(int)
+        expected["ece"] = sum(
+            abs(np.sum(confidence[place == i]) - np.sum(right[place == i]))
+            for i in range(1, 16)
+        ) / len(labels)
+        for name, value in expected.items():
+            assert row["metrics"][name] == pytest.approx(value, abs=1e-9), name
+        matrix = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(3))
+        np.testing.assert_array_equal(matrices[row["id"]], matrix)
+
+
+def test_the_same_runs_give_the_same_bytes(compared, runs, superclassed, monkeypatch):
+    _, out = compared
+    monkeypatch.setattr(data, "load", superclassed)
+    again = out.with_name("again")
+    reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
+    evaluate.evaluate(runs[::-1], again, reported, timings=False, made_by="the command")
+    for name in ("comparison.json", "confusion.json", "comparison.csv", "classes.csv",
+                 "pairs.csv", "plots/photos-fine-accuracy.png"):  # fmt: skip
+        assert (again / name).read_bytes() == (out / name).read_bytes(), name
+    assert not (again / "timings.json").exists()
+
+
+def test_a_noisy_head_is_judged_without_noise_and_by_the_mean_of_samples(
+    compared, runs, loaded
+):
+    made, out = compared
+    rows = [r for r in made["tables"][0]["rows"] if "gumbel" in r["run"]]
+    assert [row["samples"] for row in rows] == [0, 16]
+    serve, _, _ = saved_model.load(runs[2])
+    images = tf.constant(loaded.test.images)
+    draws = [
+        serve.sample(images=images, seeds=tf.constant([seed], tf.int64))
+        for seed in range(16)
+    ]
+    mean = np.mean([draw["probabilities"].numpy()[0] for draw in draws], axis=0)
+    with np.load(out.parent / "probabilities" / f"{rows[1]['id']}.npz") as saved:
+        np.testing.assert_allclose(saved["probabilities"], mean, atol=1e-6)
+
+
+def test_samples_are_a_function_of_their_seeds_and_of_the_distribution(runs):
+    serve, _, _ = saved_model.load(runs[2])
+    assert saved_model.load(runs[1])[0].sample is None
+    images = tf.zeros((1, 16, 16, 3), tf.uint8)
+    seeds = tf.range(4000, dtype=tf.int64)
+    drawn, again = (
+        serve.sample(images=images, seeds=s)["probabilities"].numpy()[:, 0]
+        for s in (seeds, tf.reverse(seeds, [0]))
+    )
+    np.testing.assert_array_equal(drawn, again[::-1])
+    # The argmax of logits with Gumbel noise is a sample of their softmax.
+    temperature = 0.5
+    logits = temperature * serve(images=images)["log_probabilities"].numpy()[0]
+    expected = np.exp(logits) / np.exp(logits).sum()
+    found = np.bincount(drawn.argmax(axis=1), minlength=3) / len(drawn)
+    np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(len(drawn)))
+
+
+def test_temperature_scaling_is_fitted_on_the_validation_images_of_the_seed(
+    compared, runs, tiny
+):
+    for run, seed in ((runs[1], 0), (runs[3], 1)):
+        (row,) = (r for r in compared[0]["tables"][0]["rows"] if r["run"] == run.name)
+        validation = data.load(dataclasses.replace(tiny, seed=seed)).validation
+        serve, _, _ = saved_model.load(run)
+        log_p = serve(images=tf.constant(validation.images))["log_probabilities"]
+        fitted = metrics.fit_temperature(log_p.numpy(), validation.labels)
+        assert row["temperature"] == fitted
+
+
+def test_runs_that_differ_by_their_seed_alone_have_a_mean_and_a_deviation(compared):
+    table = compared[0]["tables"][0]
+    (group,) = table["seeds"]
+    values = [
+        row["metrics"]["nll"] for row in table["rows"] if row["run"] in group["runs"]
+    ]
+    assert group["title"] == "log_softmax, matched"
+    assert group["metrics"]["nll"] == {
+        "mean": pytest.approx(np.mean(values)),
+        "std": pytest.approx(np.std(values, ddof=1)),
+    }
+
+
+def test_every_pair_of_runs_is_tested(compared):
+    made, out = compared
+    pairs = rows_of(out, "pairs.csv")
+    accuracy = {r["run"]: r["metrics"]["accuracy"] for r in made["tables"][0]["rows"]
+                if not r["samples"]}  # fmt: skip
+    assert len(pairs) == 6
+    for pair in pairs:
+        a, b = accuracy[pair["a"]], accuracy[pair["b"]]
+        assert float(pair["difference"]) == pytest.approx(a - b)
+        assert float(pair["p"]) <= float(pair["p_holm"]) <= 1
+
+
+def test_the_markdown_shows_ours_beside_the_reported(compared):
+    made, out = compared
+    text = (out / "comparison.md").read_text("utf-8")
+    row = made["tables"][0]["rows"][-1]
+    assert f"{100 * row['metrics']['accuracy']:.2f} %" in text
+    assert re.search(r"\| theirs \| softmax, as_logits, .* \| 0.396 \(sic\) \|", text)
+    assert "`the command`" in text
+
+
+def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny.dataset.removeprefix("folder:"), other)
+    (other / "train" / "red").rename(other / "train" / "yellow")
+    (other / "test" / "red").rename(other / "test" / "yellow")
+    next((other / "test" / "blue").iterdir()).unlink()
+    config = dataclasses.replace(tiny, dataset=f"folder:{other}")
+    run = pretend(config, data.load(config), tmp_path / "runs")
+    made = evaluate.evaluate([*runs, run], tmp_path / "out", timings=False)
+    assert [len(table["runs"]) for table in made["tables"]] in ([4, 1], [1, 4])
+    text = (tmp_path / "out" / "comparison.md").read_text("utf-8")
+    assert text.count("### Results") == 2
+
+
+def test_labels_or_data_that_differ_part_the_tables():
+    def run(name, label, checksum):
+        config = Config("softmax", dataset=name, label=label)
+        record = {"dataset": {"name": name, "checksum": checksum}}
+        return runs_on_disk.Run(name, Path(name), config, record)
+
+    runs = [
+        run("cifar100", "fine", "a"),
+        run("cifar100", "coarse", "b"),
+        run("cifar100", "coarse", "a"),
+        run("shapes100", "fine", "a"),
+        run("cifar100", "fine", "a"),
+    ]
+    assert runs_on_disk.comparable(runs) == [
+        [runs[0], runs[4]],
+        *([r] for r in runs[1:4]),
+    ]
+
+
+def test_changed_data_is_refused(runs, tiny, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    shutil.copytree(tiny.dataset.removeprefix("folder:"), photos)
+    config = dataclasses.replace(tiny, dataset=f"folder:{photos}")
+    run = pretend(config, data.load(config), tmp_path / "runs")
+    next((photos / "test" / "blue").iterdir()).unlink()
+    assert "is not what" in refusal(capsys, str(run), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    shutil.copytree(tiny.dataset.removeprefix("folder:"), photos, dirs_exist_ok=True)
+    for split in ("train", "test"):
+        (photos / split / "red").rename(photos / split / "rose")
+    assert "other names" in refusal(capsys, str(run), "--out", str(tmp_path / "out"))
+
+
+def refusal(capsys, *argv):
+    """The one sentence with which the command ends."""
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main(argv)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_bad_input_ends_in_one_sentence(runs, tmp_path, capsys):
+    file, empty = tmp_path / "file", tmp_path / "empty"
+    file.touch()
+    empty.mkdir()
+    assert "no runs to compare" in refusal(capsys, str(file))
+    assert "There is no run in" in refusal(capsys, str(empty))
+    assert "is a file" in refusal(capsys, str(runs[0]), "--out", str(file))
+    copy = tmp_path / "copy"
+    shutil.copytree(runs[0], copy)
+    record = json.loads((copy / saved_model.EXTRA / "run.json").read_text())
+    record["config"]["colour"] = "red"
+    (copy / saved_model.EXTRA / "run.json").write_text(json.dumps(record))
+    assert "of another version" in refusal(capsys, str(copy))
+    shutil.copy(runs[0] / saved_model.EXTRA / "run.json", copy / saved_model.EXTRA)
+    (copy / saved_model.EXTRA / "history.csv").write_text("")
+    assert "history" in refusal(capsys, str(copy))
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path):
+    out, work = tmp_path / "out", tmp_path / "work"
+    for folder, files in {out: ("notes.md", "a.csv"), work: ("a.csv",)}.items():
+        (folder / "plots").mkdir(parents=True)
+        (folder / "plots" / f"{folder.name}.png").touch()
+        for name in files:
+            (folder / name).write_text(folder.name)
+    evaluate.publish(work, out)
+    assert (out / "notes.md").read_text() == "out"
+    assert (out / "a.csv").read_text() == "work"
+    assert [path.name for path in (out / "plots").iterdir()] == ["work.png"]
+    assert not work.exists()
+
+
+def test_titles_tell_what_differs():
+    made = functools.partial(Config, dataset="cifar100")
+    assert runs_on_disk.titles([made("softmax")]) == ["softmax"]
+    annealed = Annealing("linear", 3.0, 0.5)
+    configs = [
+        made("gumbel_softmax", temperature=-1.5, seed=1, loss="as_logits"),
+        made("gumbel_softmax", temperature=annealed, weight_decay=0.0),
+    ]
+    assert runs_on_disk.titles(configs) == [
+        "gumbel_softmax t -1.5, as_logits, weight decay 0.005, seed 1",
+        "gumbel_softmax t 3 to 0.5 linear, matched, weight decay 0, seed 0",
+    ]
+
+
+def test_runs_of_one_name_are_told_apart(runs, tmp_path):
+    copy = tmp_path / "elsewhere" / runs[0].name
+    shutil.copytree(runs[0], copy)
+    found = runs_on_disk.read([runs[0], copy, runs[0]])
+    assert len({run.name for run in found}) == len(found) == 2
+    assert len(set(runs_on_disk.headings(found))) == 2
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page")
+def test_the_page_opens_in_a_browser_without_a_network(compared, tmp_path):
+    made, out = compared
+    (table,) = made["tables"]
+    opened = subprocess.run(
+        [
+            *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
+            *("--disable-background-networking", "--no-first-run"),
+            *(f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND"),
+            *("--enable-logging=stderr", "--virtual-time-budget=10000", "--dump-dom"),
+            (out / "comparison.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    console = [line for line in opened.stderr.splitlines() if "CONSOLE" in line]
+    assert not console  # an error, or a request that the page's policy refused
+    dom = opened.stdout
+    for row in table["rows"]:
+        cell = f'<td data-key="{row["metrics"]["accuracy"]}">'
+        assert f"{cell}{100 * row['metrics']['accuracy']:.2f} %<small>" in dom
+    # What the page's script wrote: the classes of the first run, and the plots.
+    line = report.class_lines(table["rows"][0], table["class_names"])[0]
+    drawn = re.search(r'<table class="classes">.*?<tbody>(.*?)</tr>', dom, re.DOTALL)
+    assert drawn
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", drawn[1])
+    assert cells[0] == line["class"]
+    assert float(cells[3]) == pytest.approx(line["recall"], abs=1e-4)
+    assert dom.count('class="plot-container plotly"') == 6
+    assert dom.count("heatmaplayer") >= 2

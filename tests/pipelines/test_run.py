@@ -1,0 +1,282 @@
+import dataclasses
+import fcntl
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from pipelines import evaluate, run, saved_model
+from pipelines.config import Annealing, Config, InputError
+
+# Stands for the trainer: publishes a run at once, or fails where the seed is 1.
+STUB = """
+import json, pathlib, sys
+_, names, _, config, _, folder, *rest = sys.argv
+text = pathlib.Path(config).read_text()
+seed = int(text.split("seed: ")[1])
+name = json.loads(names)[seed]
+with open(pathlib.Path(folder) / "calls.txt", "a") as calls:
+    print(seed, *rest, file=calls)
+if seed == 1:
+    sys.exit(3)
+extra = pathlib.Path(folder) / name / "assets.extra"
+extra.mkdir(parents=True)
+(extra / "run.json").write_text(json.dumps({"config": {"seed": seed}}))
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Writes an experiment."""
+
+    def write(content):
+        path = tmp_path / "experiment.yaml"
+        text = content if isinstance(content, str) else yaml.safe_dump(content)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def configs():
+    return [Config("softmax", dataset="cifar100", seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def trainer(tmp_path, configs, monkeypatch):
+    stub = tmp_path / "stub.py"
+    stub.write_text(STUB)
+    names = json.dumps([config.run_name for config in configs])
+    monkeypatch.setattr(run, "TRAIN", (sys.executable, str(stub), names))
+
+
+def calls(folder):
+    path = folder / "calls.txt"
+    found = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return found
+
+
+def record(config, folder, **others):
+    extra = folder / config.run_name / saved_model.EXTRA
+    extra.mkdir(parents=True)
+    content = {"config": dataclasses.asdict(config), "resumed_at_epoch": 0} | others
+    extra.joinpath("run.json").write_text(json.dumps(content))
+
+
+def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
+    path = experiment(
+        {
+            "defaults": {"dataset": "cifar100", "width": 8, "seed": [0, 1]},
+            "runs": [
+                {"head": "gumbel_softmax", "temperature": [3, -1.5], "width": 4},
+                {"head": "softmax", "seed": 5, "reported": {"accuracy": 0.0809}},
+                {"head": ["softmax", "log_softmax"], "seed": 5},
+            ],
+        }
+    )
+    made = functools.partial(Config, dataset="cifar100")
+    assert run.read(path) == [
+        *(
+            run.Planned(made("gumbel_softmax", t, width=4, seed=seed), None)
+            for seed in (0, 1)
+            for t in (3, -1.5)
+        ),
+        run.Planned(made("softmax", width=8, seed=5), {"accuracy": 0.0809}),
+        run.Planned(made("log_softmax", width=8, seed=5), None),
+    ]
+
+
+def test_an_annealing_is_one_value(experiment):
+    annealing = {"kind": "linear", "start": 3, "end": 1}
+    entry = {"head": "gumbel_softmax", "temperature": annealing, "dataset": "cifar100"}
+    (planned,) = run.read(experiment({"runs": [entry]}))
+    assert planned.config.temperature == Annealing("linear", 3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("runs: [", "cannot be read"),
+        ("softmax", "must hold"),
+        ({"runs": [], "default": {}}, "must hold"),
+        ({"runs": ["softmax"]}, "must hold"),
+        ({"runs": [{}, {"haed": "softmax"}]}, "Run 2 of .*no option haed.*mean head"),
+        ({"runs": [{"width": "wide"}]}, "Run 1 of .*width must be int"),
+        ({"runs": [{"head": "softmax", "temperature": [1]}]}, "belongs to the Gumbel"),
+    ],
+)
+def test_a_wrong_experiment_is_refused(content, message, experiment):
+    with pytest.raises(InputError, match=message):
+        run.read(experiment(content))
+
+
+def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(tmp_path / "none.yaml")])
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["quickstart", "writeup", "full"])
+def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
+    path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
+    planned = run.read(path)
+    names = [one.config.run_name for one in planned]
+    assert len(set(names)) == len(names) >= 3
+    assert f"python -m pipelines.run experiments/{name}.yaml" in path.read_text()
+
+
+def test_the_plan_tells_what_is_there_and_how_long_the_rest_takes(
+    experiment, tmp_path, capsys
+):
+    done = Config("softmax", dataset="cifar100", epochs=4)
+    record(done, tmp_path / "runs", wall_seconds=240.0)
+    stopped = Config("log_softmax", dataset="cifar100", epochs=10)
+    partial = tmp_path / "runs" / f".{stopped.run_name}.partial"
+    partial.mkdir()
+    (partial / "config.yaml").touch()
+    entries = [
+        {"head": "softmax", "epochs": 4},
+        {"head": "log_softmax", "epochs": 10},
+        {"head": "log_softmax", "epochs": 3},
+        {"head": "log_softmax", "width": 2},
+    ]
+    path = experiment({"defaults": {"dataset": "cifar100"}, "runs": entries})
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(path), "--saved_models", str(tmp_path / "runs"), "--dry-run"])
+    assert ended.value.code == 0
+    there, resumed, new, unknown, words = capsys.readouterr().out.splitlines()
+    assert there.split() == ["there", done.run_name]
+    assert resumed.startswith("stopped")
+    assert resumed.endswith("(about 10 min)")
+    assert new.startswith("new")
+    assert new.endswith("(about 3 min)")
+    assert unknown.endswith("-s0")
+    assert words == (
+        "3 of 4 runs to train; 2 of them in about 13 min; the time of 1 is not known "
+        "until one of their size is there"
+    )
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_there_is_skipped_and_a_failure_does_not_stop_the_rest(
+    configs, tmp_path
+):
+    folder = tmp_path / "runs"
+    record(configs[0], folder)
+    failures = run.train_all(configs, folder)
+    assert calls(folder) == ["1", "2"]
+    assert failures == {configs[1].run_name: "the training ended with status 3"}
+    record_of_2 = folder / configs[2].run_name / saved_model.EXTRA / "run.json"
+    record_of_2.write_text(json.dumps({"config": dataclasses.asdict(configs[2])}))
+    assert run.train_all(configs, folder) == failures
+    assert calls(folder) == ["1"]
+    assert not list(folder.glob("*.lock"))
+
+
+def test_a_stopped_run_is_resumed(configs, tmp_path):
+    partial = tmp_path / f".{configs[0].run_name}.partial"
+    partial.mkdir()
+    (partial / "config.yaml").touch()
+    assert not run.train_all(configs[:1], tmp_path)
+    assert calls(tmp_path) == ["0 --resume"]
+
+
+@pytest.mark.skipif(len(run.all_cores()) < 2, reason="takes two cores")
+def test_jobs_share_the_runs_and_the_cores(configs, tmp_path):
+    failures = run.train_all(configs, tmp_path, jobs=2)
+    assert sorted(calls(tmp_path)) == ["0", "1", "2"]
+    log = tmp_path / f".{configs[1].run_name}.log"
+    assert list(failures) == [configs[1].run_name]
+    assert str(log) in failures[configs[1].run_name]
+    assert list(tmp_path.glob(".*")) == [log]
+    seen = [set(share) for share in run.share_cores(2)]
+    assert not seen[0] & seen[1]
+    assert seen[0] | seen[1] == set(run.all_cores())
+
+
+@pytest.mark.skipif(len(run.all_cores()) < 2, reason="takes two cores")
+def test_a_trainer_keeps_to_its_cores(configs, tmp_path, monkeypatch):
+    script = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(1)"
+    sleep = "import time; time.sleep(1)\n"  # the cores are set just after the start
+    monkeypatch.setattr(run, "TRAIN", (sys.executable, "-c", sleep + script))
+    run.train_all(configs[:2], tmp_path, jobs=2)
+    logs = {path.read_text().strip() for path in tmp_path.glob(".*.log")}
+    assert logs == {str(share) for share in run.share_cores(2)}
+
+
+@pytest.mark.parametrize("jobs", [0, 10_000])
+def test_impossible_jobs_are_refused(jobs, configs, tmp_path):
+    with pytest.raises(InputError, match=f"jobs must be .* Received: {jobs}"):
+        run.train_all(configs, tmp_path / "runs", jobs=jobs)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_stopping_stops_every_trainer(configs, tmp_path, monkeypatch):
+    forever = "import time; time.sleep(600)"
+    monkeypatch.setattr(run, "TRAIN", (sys.executable, "-c", forever))
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
+    signal.alarm(2)
+    with pytest.raises(SystemExit):
+        run.train_all(configs, tmp_path, jobs=len(run.all_cores()[:2]))
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_another_run_of_the_same_name_is_left_alone(configs, tmp_path):
+    record(dataclasses.replace(configs[0], head="log_softmax"), tmp_path)
+    other = tmp_path / "cifar100-resnet12-log_softmax-s0"
+    other.rename(tmp_path / configs[0].run_name)
+    failures = run.train_all(configs[:1], tmp_path)
+    assert "another run" in failures[configs[0].run_name]
+    assert not calls(tmp_path)
+
+
+def test_a_run_that_a_left_over_trainer_still_trains_is_not_trained_twice(
+    configs, tmp_path
+):
+    lock = os.open(tmp_path / f".{configs[0].run_name}.lock", os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    orphan = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock]
+    )
+    os.close(lock)
+    failures = run.train_all(configs[:1], tmp_path)
+    orphan.communicate(b"\n")
+    assert failures == {configs[0].run_name: "another process is training it"}
+    assert not run.train_all(configs[:1], tmp_path)
+    assert calls(tmp_path) == ["0"]
+
+
+def test_the_runs_that_ended_are_compared(
+    experiment, configs, tmp_path, monkeypatch, capsys
+):
+    compared = []
+    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: compared.append((a, k)))
+    reported = {"accuracy": 0.0809}
+    path = experiment(
+        {
+            "defaults": {"dataset": "cifar100", "head": "softmax"},
+            "runs": [{"seed": [0], "reported": reported}, {"seed": [1, 2]}],
+        }
+    )
+    folder = tmp_path / "runs"
+    with pytest.raises(SystemExit) as ended:
+        run.main([str(path), f"--saved_models={folder}", f"--out={tmp_path / 'out'}"])
+    assert ended.value.code == 1
+    names = [config.run_name for config in configs]
+    paths = [folder / names[0], folder / names[2]]
+    assert compared == [
+        (
+            (paths, tmp_path / "out", {names[0]: reported}),
+            {"made_by": f"python -m pipelines.run {path}"},
+        )
+    ]
+    assert f"failed: {names[1]}" in capsys.readouterr().err
