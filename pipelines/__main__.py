@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "predict")
+COMMANDS = ("train", "run", "evaluate", "predict")
 
 
 def main(argv: list[str] | None = None):
