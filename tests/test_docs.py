@@ -1,0 +1,83 @@
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp, softmax
+
+
+@pytest.fixture(scope="module")
+def why(pytestconfig):
+    path = pytestconfig.rootpath / "docs" / "why_softmax.py"
+    spec = importlib.util.spec_from_file_location("why_softmax", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def figures(pytestconfig):
+    path = pytestconfig.rootpath / "results" / "why-softmax" / "figures.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+def assert_close(found, expected):
+    """Compares nested figures, numbers up to float32's rounding."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key in expected:
+            assert_close(found[key], expected[key])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_close(one, other)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    else:
+        assert found == expected
+
+
+def test_the_figures_of_the_text_are_those_of_the_code(why, figures):
+    assert_close(why.floors(), figures["floors"])
+    assert_close(why.example(), figures["example"])
+    assert_close(why.noise(), figures["noise"])
+
+
+def test_floors_have_a_closed_form(figures):
+    for row in figures["floors"]:
+        n = row["classes"]
+        assert row["chance"] == pytest.approx(np.log(n))
+        assert row["floor"] == pytest.approx(np.log(1 + (n - 1) / np.e))
+        assert row["highest probability left"] == pytest.approx(np.e / (np.e + n - 1))
+
+
+def test_the_example_has_the_gradients_of_calculus(figures):
+    example = figures["example"]
+    x = np.array(example["logits"])
+    assert example["log_sum_exp"] == pytest.approx(logsumexp(x))
+    p = softmax(x)
+    q = softmax(p)
+    for row in example["labels"]:
+        truth = np.eye(3)[row["label"]]
+        for name in ("softmax", "log_softmax"):
+            matched = row[f"{name}, matched"]
+            assert matched["loss"] == pytest.approx(-log_softmax(x)[row["label"]])
+            np.testing.assert_allclose(matched["gradient"], p - truth, atol=1e-6)
+        mistake = row["softmax, as_logits"]
+        assert mistake["loss"] == pytest.approx(-np.log(q[row["label"]]))
+        through_softmax = np.diag(p) - np.outer(p, p)
+        np.testing.assert_allclose(
+            mistake["gradient"], through_softmax @ (q - truth), atol=1e-6
+        )
+        assert_close(row["log_softmax, as_logits"], row["log_softmax, matched"])
+
+
+def test_the_gradient_is_followed_through_training(why, figures):
+    curves = figures["over_training"]
+    assert curves.keys() == why.TRAINED.keys()
+    for curve in curves.values():
+        steps = np.arange(len(curve["steps"])) * why.EVERY
+        np.testing.assert_array_equal(curve["steps"], steps)
+        assert np.isfinite(curve["gradient_norm"]).all()
