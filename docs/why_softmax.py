@@ -13,6 +13,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import keras
@@ -31,7 +32,7 @@ TEMPERATURES = (0.5, 1.0, 3.0)
 DRAWS = 10_000
 EVERY = 27  # steps between two measurements: 13 an epoch of CIFAR-100
 PROBED = 500
-TRAINED = {
+TRAINED: dict[str, dict[str, Any]] = {
     "softmax, as_logits": {"head": "softmax", "loss": "as_logits"},
     "softmax, matched": {"head": "softmax"},
     "log_softmax, as_logits": {"head": "log_softmax", "loss": "as_logits"},
@@ -46,7 +47,7 @@ def gradient(loss: Callable, logits: np.ndarray, labels: np.ndarray) -> tuple:
     with tf.GradientTape() as tape:
         tape.watch(x)
         value = loss(labels, x)
-    return value.numpy(), tape.gradient(value, x).numpy()
+    return value.numpy(), tf.convert_to_tensor(tape.gradient(value, x)).numpy()
 
 
 def loss_of(head: keras.layers.Layer, make: Callable) -> Callable:
