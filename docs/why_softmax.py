@@ -59,8 +59,8 @@ def loss_of(head: keras.layers.Layer, make: Callable) -> Callable:
 def floors() -> list[dict]:
     """The least that a softmax can pay when its output is taken for logits."""
     rows = []
+    loss = losses.as_logits_loss(heads.get("softmax"))
     for classes in (2, 10, 20, 100, 1000):
-        loss = losses.as_logits_loss(heads.get("softmax"))
         perfect = np.eye(classes, dtype="float32")[:1]
         uniform = np.full((1, classes), 1 / classes, "float32")
         rows.append(
@@ -163,10 +163,10 @@ class GradientNorm(keras.callbacks.Callback):
 def over_training(epochs: int) -> dict:
     """Trains each of `TRAINED` for some epochs, and follows its gradient."""
     curves = {}
+    common = {"dataset": data.resolve(Config().dataset), "epochs": epochs}
+    dataset = data.load(Config(**common))
     for title, options in TRAINED.items():
-        config = Config(**options, epochs=epochs)
-        config = dataclasses.replace(config, dataset=data.resolve(config.dataset))
-        dataset = data.load(config)
+        config = Config(**options, **common)
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
         model = train.build(config, dataset, train.dtype_policy(config.precision))
@@ -220,9 +220,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=2, help="Of each training.")
     parser.add_argument("--out", type=Path, default="results/why-softmax")
     given = parse(parser, argv)
+    provenance = train.provenance()
     made = {
         "made_by": f"python docs/why_softmax.py --epochs {given.epochs}",
-        **{key: train.provenance()[key] for key in ("commit", "device", "versions")},
+        **{key: provenance[key] for key in ("commit", "device", "versions")},
         "floors": floors(),
         "example": example(),
         "noise": noise(),

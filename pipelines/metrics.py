@@ -10,7 +10,8 @@ from scipy.special import log_softmax
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-TINY = float(np.finfo("float32").tiny)
+from kerasoft.ops import TINY
+
 BINS = 15
 TEMPERATURES = (1e-2, 1e2)
 
