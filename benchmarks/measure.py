@@ -1,0 +1,100 @@
+"""What every benchmark shares: how time is taken, and how a result is published."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import matplotlib.figure
+
+from pipelines import train
+from pipelines.run import all_cores
+
+ROUND_SECONDS = 0.02  # calls are repeated until a measurement takes as long
+
+
+def in_turn(
+    functions: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Times functions in turn, so that a slow moment of the machine meets them all.
+
+    Args:
+        functions: What to time, by name. Each returns when its work is done.
+        rounds: How often to go through them all.
+
+    Returns:
+        Seconds per call, one number a round, by name.
+    """
+    calls = {}
+    for name, function in functions.items():
+        function()  # the first call compiles
+        started = time.perf_counter()
+        function()
+        taken = time.perf_counter() - started
+        calls[name] = max(1, round(ROUND_SECONDS / taken))
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            for _ in range(calls[name]):
+                function()
+            times[name].append((time.perf_counter() - started) / calls[name])
+    return times
+
+
+def ratio(times: list[float], reference: list[float]) -> float:
+    """The median over rounds of a time's ratio to that of a reference."""
+    pairs = zip(times, reference, strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
+def machine() -> dict:
+    """The machine and the versions that times belong to."""
+    provenance = train.provenance()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": len(all_cores()),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": provenance["versions"],
+        "commit": provenance["commit"],
+        "device": provenance["device"],
+    }
+
+
+def publish(
+    folder: Path, name: str, result: dict, markdown: str, plot: matplotlib.figure.Figure
+):
+    """Writes a result as JSON, Markdown and plot, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {
+        "json": lambda path: path.write_text(json.dumps(result, indent=1) + "\n"),
+        "md": lambda path: path.write_text(markdown, "utf-8"),
+        "png": lambda path: plot.savefig(
+            path, dpi=120, format="png", metadata={"Software": None}
+        ),
+    }
+    for suffix, write in writers.items():
+        partial = folder / f".{name}.{suffix}.partial"
+        write(partial)
+        partial.replace(folder / f"{name}.{suffix}")
+    print(f"next: read {folder / name}.md")
+
+
+def described(machine: dict) -> str:
+    """The machine in a line of Markdown."""
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    return (
+        f"{machine['cores']} cores of {machine['processor']}; {versions}; commit "
+        f"{machine['commit']}; load before the first measurement "
+        f"{machine['load_before']}"
+    )
