@@ -138,8 +138,8 @@ def markdown(result: dict) -> str:
             "",
             f"## {part.capitalize()}",
             "",
-            "Milliseconds a call, and in brackets the ratio to softmax. The exponent is b "
-            f"in time ∝ N^b, from {LINEAR_FROM:,} classes on.",
+            "Milliseconds a call, and in brackets the ratio to softmax. The exponent "
+            f"is b in time ∝ N^b, from {LINEAR_FROM:,} classes on.",
             "",
             "| head | " + " | ".join(f"{n:,}" for n in counts) + " | exponent |",
             "|---" + "|---:" * (len(counts) + 1) + "|",

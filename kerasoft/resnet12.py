@@ -35,6 +35,7 @@ def resnet12(
     dropblock=0.0,
     block_size=5,
     seed=None,
+    synchronized=False,
     name="resnet12",
 ):
     """ResNet-12 on raw pixels.
@@ -54,6 +55,8 @@ def resnet12(
         dropblock: Float in [0, 1), the rate of `DropBlock` after each block.
         block_size: Positive integer, the side of DropBlock's blocks.
         seed: Integer, the seed of DropBlock's choices.
+        synchronized: Boolean, whether batch normalisation takes its moments over all
+            replicas of a `tf.distribute` strategy. On TensorFlow alone.
         name: String, the name of the model.
 
     Returns:
@@ -74,8 +77,9 @@ def resnet12(
     True
     """
     inputs, x = images(input_shape)
+    norm = partial(BatchNormalization, momentum=0.9, synchronized=synchronized)
     for block, filters in enumerate(four_filters(width), start=1):
-        x = _residual(x, filters, name=f"block{block}")
+        x = _residual(x, filters, norm, name=f"block{block}")
         if dropblock:
             block_seed = None if seed is None else seed + block
             x = DropBlock(
@@ -95,16 +99,12 @@ def images(input_shape):
     return inputs, layers.Rescaling(1 / 64, offset=-2.0, name="pixels")(inputs)
 
 
-def norm(name):
-    return BatchNormalization(momentum=0.9, name=name)
-
-
-def _residual(x, filters, name):
+def _residual(x, filters, norm, name):
     shortcut = conv(filters, 1, name=f"{name}_shortcut_conv")(x)
-    shortcut = norm(f"{name}_shortcut_norm")(shortcut)
+    shortcut = norm(name=f"{name}_shortcut_norm")(shortcut)
     for i in (1, 2, 3):
         x = conv(filters, 3, name=f"{name}_conv{i}")(x)
-        x = norm(f"{name}_norm{i}")(x)
+        x = norm(name=f"{name}_norm{i}")(x)
         if i < 3:
             x = activation(name=f"{name}_act{i}")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "run", "evaluate", "predict")
+COMMANDS = ("train", "run", "evaluate", "tune", "predict")
 
 
 def main(argv: list[str] | None = None):

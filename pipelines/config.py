@@ -61,8 +61,8 @@ class Config:
 
     Attributes:
         head: The output head, a name of `kerasoft.heads.HEADS`.
-        temperature: For a Gumbel head: a number other than 0, or an annealing with
-            kind, start and end. 1 if not given.
+        temperature: For a Gumbel head: a number other than 0, an annealing with kind,
+            start and end, or `learned`, from 1 on. 1 if not given.
         noise: For a Gumbel head, when Gumbel noise is added.
         hard: For `gumbel_softmax`: straight-through, one-hot forward.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
@@ -87,11 +87,12 @@ class Config:
         precision: Dtype policy. `auto` takes mixed_float16 on a GPU with tensor cores,
             mixed_bfloat16 on a CPU with bfloat16 instructions, float32 elsewhere.
         steps_per_execution: Training steps in one call of the compiled loop.
+        strategy: `mirrored` shares each batch among the GPUs of the machine.
         seed: Of the weights, the split, the order, the augmentation and the noise.
     """
 
     head: str = "log_softmax"
-    temperature: float | Annealing | None = None
+    temperature: float | Annealing | Literal["learned"] | None = None
     noise: Literal["training", "always", "never"] = "training"
     hard: bool = False
     loss: Literal["matched", "as_logits"] = "matched"
@@ -111,6 +112,7 @@ class Config:
     mixup: float = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
     steps_per_execution: int = 1
+    strategy: Literal["single", "mirrored"] = "single"
     seed: int = 0
 
     def __post_init__(self):
@@ -185,13 +187,13 @@ class Config:
         """The name of the run's folder: what it is, and what differs from defaults."""
         parts = [self.dataset.replace("folder:", ""), self.backbone, self.head]
         parts[0] = Path(parts[0]).name
-        if self.temperature is not None:
-            t = self.temperature
-            parts.append(
-                f"t{t.kind}-{t.start:g}-{t.end:g}"
-                if isinstance(t, Annealing)
-                else f"t{t:g}"
-            )
+        match self.temperature:
+            case Annealing(kind, start, end):
+                parts.append(f"t{kind}-{start:g}-{end:g}")
+            case float() | int():
+                parts.append(f"t{self.temperature:g}")
+            case str():
+                parts.append(f"t{self.temperature}")
         named = {"head", "temperature", "dataset", "backbone", "seed"}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

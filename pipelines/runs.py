@@ -117,6 +117,8 @@ def titles(configs: Sequence[Config]) -> list[str]:
                 parts[0] += f" t {start:g} to {end:g} {kind}"
             case float() | int() as temperature:
                 parts[0] += f" t {temperature:g}"
+            case "learned":
+                parts[0] += " t learned"
         for name in differing:
             value = getattr(config, name)
             words = name.replace("_", " ")

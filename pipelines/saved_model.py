@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -46,19 +47,13 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     logits = keras.Model(model.input, head.input)
     size = model.input_shape[1]
     names = tf.constant(class_names)
+    noise_free = without_noise(model)
 
     def answer(images):
-        x = logits(resize(images, size), training=False)
-        if isinstance(head, GumbelHead):
-            y = head.relax(x, head.current_temperature, noise=0.0)
-        else:
-            y = head(x)
-        log_probabilities = losses.LOG_PROBABILITIES[outputs_of(head)](y)
+        probabilities, log_probabilities = noise_free(resize(images, size))
         label = tf.argmax(log_probabilities, axis=-1)
         return {
-            "probabilities": tf.exp(log_probabilities)
-            if outputs_of(head) == "log_probabilities"
-            else y,
+            "probabilities": probabilities,
             "log_probabilities": log_probabilities,
             "class": label,
             "class_name": tf.gather(names, label),
@@ -90,6 +85,29 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     if isinstance(head, GumbelHead):
         signatures["sample"] = function(sample, input_signature=[pixels, seeds])
     tf.saved_model.save(served, str(path), signatures=signatures)
+
+
+def without_noise(model: keras.Model) -> Callable:
+    """From images to what a model says of them, whatever its head's `noise`.
+
+    Returns:
+        The function that gives probabilities and their logarithms.
+    """
+    head = model.layers[-1]
+    logits = keras.Model(model.input, head.input)
+
+    def answer(images):
+        x = logits(images, training=False)
+        if isinstance(head, GumbelHead):
+            y = head.relax(x, head.current_temperature, noise=0.0)
+        else:
+            y = head(x)
+        log_probabilities = losses.LOG_PROBABILITIES[outputs_of(head)](y)
+        if outputs_of(head) == "log_probabilities":
+            return tf.exp(log_probabilities), log_probabilities
+        return y, log_probabilities
+
+    return answer
 
 
 def load(path: Path):

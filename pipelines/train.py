@@ -37,6 +37,10 @@ from pipelines.config import (
 )
 from pipelines.metrics import classification
 
+STRATEGIES = {
+    "single": tf.distribute.get_strategy,
+    "mirrored": tf.distribute.MirroredStrategy,
+}
 LOSSES = {"matched": losses.matched_loss, "as_logits": losses.as_logits_loss}
 
 
@@ -68,43 +72,12 @@ def train(
     started = time.monotonic()
 
     dataset = data.load(config)
-    policy = dtype_policy(config.precision)
-    keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
-    model = build(config, dataset, policy)
-
-    work.mkdir(parents=True, exist_ok=True)
-    (work / "config.yaml").write_text(config.to_yaml(), "utf-8")
-    progress = Progress(work / "checkpoints", model)
-    first_epoch = progress.restore()
-    _trim(work / "history.csv", first_epoch)
-    logs = work / "tensorboard"
-    with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
-        hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
-    num_classes = len(dataset.class_names)
-    model.fit(
-        data.training_batches(dataset.train, num_classes, config, first_epoch),
-        validation_data=data.batches(dataset.validation, num_classes),
-        steps_per_epoch=data.steps_per_epoch(dataset.train, config),
-        initial_epoch=first_epoch,
-        epochs=config.epochs,
-        shuffle=False,
-        verbose=1 if sys.stdout.isatty() else 2,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            TemperatureLogger(),
-            keras.callbacks.CSVLogger(str(work / "history.csv"), append=True),
-            keras.callbacks.TensorBoard(str(logs), write_graph=False),
-            progress,
-        ],
-    )
-    if not math.isfinite(_last_loss(work / "history.csv")):
+    try:
+        verbose = 1 if sys.stdout.isatty() else 2
+        model, first_epoch = fit(config, dataset, work, verbose)
+    except FloatingPointError:
         shutil.rmtree(work)
-        raise FloatingPointError(
-            "The training loss is not finite any more, and nothing was kept; the usual "
-            f"way out is a lower --learning_rate (now {config.learning_rate:g})."
-        )
-
+        raise
     served = serving_copy(config, dataset, model)
     build_dir = work / "run"
     saved_model.export(served, dataset.class_names, build_dir, scratch=work)
@@ -124,11 +97,11 @@ def train(
             "train": len(dataset.train.labels),
             "validation": len(dataset.validation.labels),
             "test": len(dataset.test.labels),
-            "classes": num_classes,
+            "classes": len(dataset.class_names),
         },
         "parameters": served.count_params(),
         "outputs": heads.outputs_of(served.layers[-1]),
-        "policy": policy,
+        "policy": model.dtype_policy.name,
         "wall_seconds": round(time.monotonic() - started, 1),
         "resumed_at_epoch": first_epoch,
         **provenance(),
@@ -139,6 +112,60 @@ def train(
     build_dir.rename(path)
     shutil.rmtree(work)
     return path
+
+
+def fit(
+    config: Config, dataset: data.Data, work: Path, verbose: int
+) -> tuple[keras.Model, int]:
+    """Trains a config's model, from the last epoch that is kept in a folder.
+
+    Args:
+        config: Describes the run.
+        dataset: Its data.
+        work: Keeps the state of the last epoch, the history and the logs.
+        verbose: As for Keras's `fit`.
+
+    Returns:
+        The trained model, and the number of epochs that were there already.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    with STRATEGIES[config.strategy]().scope():
+        model = build(config, dataset, dtype_policy(config.precision))
+    progress = Progress(work / "checkpoints", model)
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "config.yaml").write_text(config.to_yaml(), "utf-8")
+    first_epoch = progress.restore()
+    _trim(work / "history.csv", first_epoch)
+    logs = work / "tensorboard"
+    with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
+        hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
+    num_classes = len(dataset.class_names)
+    model.fit(
+        data.training_batches(dataset.train, num_classes, config, first_epoch),
+        validation_data=data.batches(dataset.validation, num_classes),
+        steps_per_epoch=data.steps_per_epoch(dataset.train, config),
+        initial_epoch=first_epoch,
+        epochs=config.epochs,
+        shuffle=False,
+        verbose=verbose,
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            TemperatureLogger(),
+            keras.callbacks.CSVLogger(str(work / "history.csv"), append=True),
+            keras.callbacks.TensorBoard(str(logs), write_graph=False),
+            progress,
+        ],
+    )
+    if not math.isfinite(_last_loss(work / "history.csv")):
+        raise FloatingPointError(
+            "The training loss is not finite any more, and nothing was kept; the usual "
+            f"way out is a lower --learning_rate (now {config.learning_rate:g})."
+        )
+    return model, first_epoch
 
 
 def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
@@ -156,7 +183,10 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
         }
         if config.backbone == "resnet12":
             model = kerasoft.resnet12(
-                **options, dropblock=config.dropblock, seed=config.seed
+                **options,
+                dropblock=config.dropblock,
+                seed=config.seed,
+                synchronized=config.strategy == "mirrored",
             )
         else:
             model = kerasoft.plain_cnn(**options)
@@ -166,7 +196,9 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
             nesterov=True,
             weight_decay=config.weight_decay or None,
         )
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        optimizer.exclude_from_weight_decay(
+            var_names=["bias", "gamma", "beta", "raw_temperature"]
+        )
         model.compile(
             optimizer,
             loss=LOSSES[config.loss](head, config.label_smoothing),
@@ -273,8 +305,9 @@ class Progress(keras.callbacks.Callback):
 
 
 def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
-    """The trained model in float32, the precision that every machine has."""
-    copy = build(config, dataset, "float32")
+    """The trained model in float32 and on one device, which every machine has."""
+    alone = dataclasses.replace(config, strategy="single")
+    copy = build(alone, dataset, "float32")
     copy.set_weights(model.get_weights())
     return copy
 

@@ -10,13 +10,16 @@ from kerasoft.heads.base import Head, register
 from kerasoft.seed_generator import SeedGenerator
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+LEARNED = "learned"
+SOFTPLUS_IS_1 = math.log(math.e - 1)
 
 
 class GumbelHead(Head):
     """Base of the heads with Gumbel noise and a temperature.
 
     Args:
-        temperature: Non-zero float, or a `LearningRateSchedule` of the training step.
+        temperature: Non-zero float, a `LearningRateSchedule` of the training step, or
+            `"learned"`.
         noise: `"training"`, `"always"` or `"never"`, when noise is added.
         seed: Integer, the seed of the noise. Drawn at random if `None`.
         axis: Integer, the axis of the classes.
@@ -27,13 +30,13 @@ class GumbelHead(Head):
         super().__init__(axis=axis, **kwargs)
         if isinstance(temperature, dict):
             temperature = keras.optimizers.schedules.deserialize(temperature)
-        if not isinstance(temperature, LearningRateSchedule):
+        if temperature != LEARNED and not isinstance(temperature, LearningRateSchedule):
             if isinstance(temperature, bool) or not isinstance(
                 temperature, int | float
             ):
                 raise ValueError(
-                    "`temperature` must be a float or a "
-                    "`keras.optimizers.schedules.LearningRateSchedule`. "
+                    "`temperature` must be a float, a "
+                    "`keras.optimizers.schedules.LearningRateSchedule` or 'learned'. "
                     f"Received: temperature={temperature!r}"
                 )
             if temperature == 0 or not math.isfinite(temperature):
@@ -60,10 +63,19 @@ class GumbelHead(Head):
             aggregation="only_first_replica",
             name="step",
         )
+        if temperature == LEARNED:
+            self.raw_temperature = self.add_weight(
+                shape=(),
+                dtype="float32",
+                initializer=keras.initializers.Constant(SOFTPLUS_IS_1),
+                name="raw_temperature",
+            )
 
     @property
     def current_temperature(self):
         """The temperature at the training step that the layer has reached."""
+        if self.temperature == LEARNED:
+            return keras.ops.softplus(self.raw_temperature)
         if callable(self.temperature):
             return self.temperature(self.step)
         return self.temperature
@@ -108,9 +120,10 @@ class GumbelSoftmax(GumbelHead):
     As the temperature falls to 0, the output nears a one-hot sample of softmax(x).
 
     Args:
-        temperature: Non-zero float, or a
+        temperature: Non-zero float, a
             `keras.optimizers.schedules.LearningRateSchedule` that is evaluated at the
-            number of training steps that the layer has taken. A negative temperature
+            number of training steps that the layer has taken, or `"learned"`, the
+            softplus of a weight that begins at temperature 1. A negative temperature
             reverses the order of the logits.
         noise: When noise is added: `"training"` (in training alone), `"always"` or
             `"never"`. Without it, the layer computes `softmax(x / temperature)`.
@@ -185,9 +198,10 @@ class LogGumbelSoftmax(GumbelHead):
     low temperature.
 
     Args:
-        temperature: Non-zero float, or a
+        temperature: Non-zero float, a
             `keras.optimizers.schedules.LearningRateSchedule` that is evaluated at the
-            number of training steps that the layer has taken. A negative temperature
+            number of training steps that the layer has taken, or `"learned"`, the
+            softplus of a weight that begins at temperature 1. A negative temperature
             reverses the order of the logits.
         noise: When noise is added: `"training"` (in training alone), `"always"` or
             `"never"`. Without it, the layer computes `log_softmax(x / temperature)`.

@@ -111,6 +111,42 @@ def test_a_number_is_a_temperature_that_stays():
     assert (step_of(head), head.current_temperature) == (4, -1.5)
 
 
+@each_random_head
+def test_a_learned_temperature_begins_at_1_and_takes_its_gradient(head):
+    layer = head("learned", noise="never")
+    assert temperature_of(layer) == pytest.approx(1.0)
+    assert layer.compute_dtype == layer.raw_temperature.dtype == "float32"
+    x = np.array([2.0, 1.0, -1.0])
+    name = "log_gumbel_softmax" if head is heads.LogGumbelSoftmax else "gumbel_softmax"
+    np.testing.assert_allclose(layer(x), expected(name, x, 1.0), rtol=1e-5)
+
+    # One step of gradient descent on -log p_0 = logsumexp(x / t) - x_0 / t, with
+    # t = softplus(raw): its derivative at t = 1 is (x_0 - E[x]) dt/draw.
+    model = keras.Sequential([keras.Input((3,)), layer])
+    model.compile(keras.optimizers.SGD(0.1), losses.matched_loss(layer))
+    raw = float(keras.ops.convert_to_numpy(layer.raw_temperature))
+    model.fit(x[None], np.array([0]), verbose=0)
+    p = np.exp(x) / np.exp(x).sum()
+    slope = (x[0] - p @ x) / (1 + np.exp(-raw))
+    after = float(keras.ops.convert_to_numpy(layer.raw_temperature))
+    assert after == pytest.approx(raw - 0.1 * slope, rel=1e-4)
+
+
+def test_a_learned_temperature_stays_above_0_and_is_kept(tmp_path):
+    head = heads.GumbelSoftmax("learned", seed=0)
+    model = small_model(head)
+    model.optimizer.learning_rate = 10.0
+    history = model.fit(
+        *data(64), batch_size=4, epochs=4, verbose=0, callbacks=[TemperatureLogger()]
+    )
+    assert min(history.history["temperature"]) > 0
+    assert len(set(history.history["temperature"])) == 4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras").layers[-1]
+    assert loaded.get_config() == head.get_config()
+    assert temperature_of(loaded) == temperature_of(head)
+
+
 def test_the_history_shows_the_temperature():
     head = heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), seed=0)
     x, y = data(20)

@@ -1,0 +1,238 @@
+import csv
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from pipelines import train, tune
+from pipelines.config import Annealing, Config
+from pipelines.runs import read_history
+
+
+@pytest.fixture(scope="module")
+def base(tiny):
+    return dataclasses.replace(tiny, head="log_gumbel_softmax")
+
+
+def flags(base, searches, *more):
+    """The command line of a search."""
+    searches.mkdir(exist_ok=True)
+    file = searches.parent / "base.yaml"
+    file.write_text(base.to_yaml())
+    return ["--config", str(file), "--searches", str(searches), *more]
+
+
+def command(main, argv):
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    return exit.value.code
+
+
+def trials(searches):
+    (file,) = searches.glob("*/trials.csv")
+    return list(csv.DictReader(file.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def searched(base, tmp_path_factory):
+    """A search that ended."""
+    searches = tmp_path_factory.mktemp("tuned") / "searches"
+    argv = flags(base, searches, "--trials", "4", "--algorithm", "random")
+    assert command(tune.main, argv) == 0
+    return searches
+
+
+def test_a_search_ends_with_a_config_that_trains_to_the_same(searched, tmp_path):
+    rows = trials(searched)
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert {row["status"] for row in rows} == {"completed"}
+    best = max(rows, key=lambda row: float(row["accuracy"]))
+    (file,) = searched.glob("*/best.yaml")
+    config = yaml.safe_load(file.read_text())
+    assert config["temperature"] == float(best["start"]) == float(best["end"])
+    argv = ["--config", str(file), "--saved_models", str(tmp_path)]
+    assert command(train.main, argv) == 0
+    (run,) = tmp_path.iterdir()
+    accuracies = read_history(run)["val_accuracy"]
+    assert accuracies[-1] == pytest.approx(float(best["accuracy"]), abs=1e-6)
+
+
+def test_a_search_that_ended_is_not_searched_again(searched, base, capsys):
+    (file,) = searched.glob("*/trials.csv")
+    before = file.read_text()
+    argv = flags(base, searched, "--trials", "4", "--algorithm", "random")
+    assert command(tune.main, argv) == 0
+    assert file.read_text() == before
+    printed = capsys.readouterr().out
+    assert printed.count("completed") == 4
+    assert "next: python -m pipelines.train --config" in printed
+
+
+def test_what_a_trial_keeps_is_no_model(searched):
+    assert not list(searched.rglob("checkpoints"))
+    assert len(list(searched.rglob("history.csv"))) == 4
+
+
+KILL = """
+import os, signal, sys
+from pipelines import train, tune
+
+starts = 0
+
+def kill(self, batch, logs=None):
+    global starts
+    if self.epochs == 0 and batch == 0:
+        starts += 1
+    if starts == int(sys.argv[1]) and self.epochs == 1 and batch == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+train.Progress.on_train_batch_end = kill
+tune.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("trial", [1, 3])
+def test_a_killed_search_resumes_to_the_same_trials(searched, base, tmp_path, trial):
+    searches = tmp_path / "searches"
+    argv = flags(base, searches, "--trials", "4", "--algorithm", "random")
+    shot = subprocess.run([sys.executable, "-c", KILL, str(trial), *argv], check=False)
+    assert shot.returncode == -signal.SIGKILL
+    assert command(tune.main, argv) == 0
+    assert trials(searches) == trials(searched)
+
+
+def test_hyperband_gives_more_epochs_to_what_does_well(base, tmp_path):
+    config = dataclasses.replace(base, epochs=3)
+    searches = tmp_path / "searches"
+    argv = flags(config, searches, "--algorithm", "hyperband", "--objective", "nll")
+    assert command(tune.main, argv) == 0
+    rows = trials(searches)
+    epochs = [int(row["epochs"]) for row in rows]
+    assert set(epochs) == {1, 3}
+    (file,) = searches.glob("*/best.yaml")
+    best = min(rows, key=lambda row: float(row["nll"]))
+    assert yaml.safe_load(file.read_text())["epochs"] == int(best["epochs"])
+
+
+def test_a_trial_that_diverges_fails_alone(base, tmp_path, capsys):
+    config = dataclasses.replace(base, warmup_epochs=0, learning_rate=1e30)
+    searches = tmp_path / "searches"
+    assert command(tune.main, flags(config, searches, "--trials", "2")) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "error: No trial ended well."
+    # A learning rate within bounds saves the next search, of the same place.
+    argv = flags(config, searches, "--search", "learning_rate", "--trials", "2")
+    assert command(tune.main, argv) == 0
+    rows = trials(searches)
+    assert all(0.02 <= float(row["learning_rate"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("search", ["temperature", "schedule", "learning_rate"])
+@pytest.mark.parametrize("both_signs", [False, True])
+def test_the_space_is_what_was_asked_for(search, both_signs):
+    asked = tune.Search(search=search, lowest=0.5, highest=4, both_signs=both_signs)
+    oracle = tune.oracle_of(dataclasses.replace(asked, algorithm="random"), Config())
+    base = Config(head="gumbel_softmax")
+    drawn = [
+        tune.config_of_trial(base, oracle.populate_space(str(i))["values"])
+        for i in range(40)
+    ]
+    temperatures = [config.temperature for config in drawn]
+    if search == "schedule":
+        assert all(isinstance(t, Annealing) and t.possible for t in temperatures)
+        assert {t.kind for t in temperatures} == {"linear", "exponential", "cosine"}
+        temperatures = [x for t in temperatures for x in (t.start, t.end)]
+    sizes = np.abs(temperatures)
+    assert 0.5 <= sizes.min() < sizes.max() <= 4
+    assert (min(temperatures) < 0) == both_signs
+    # On a log scale half of the draws are below the geometric mean.
+    assert 0.25 < np.mean(sizes < np.sqrt(0.5 * 4)) < 0.75
+    rates = {config.learning_rate for config in drawn}
+    assert len(rates) == (40 if search == "learning_rate" else 1)
+
+
+def test_the_plot_shows_every_trial(searched):
+    rows = [
+        {**row, "start": float(row["start"]), "end": float(row["end"])}
+        | {"accuracy": float(row["accuracy"])}
+        for row in trials(searched)
+    ]
+    rows[1]["accuracy"] = None
+    drawn = tune.plot(rows, tune.Search(), rows[0])
+    (axes,) = drawn.axes
+    points = {
+        artist.get_gid(): artist.get_xydata()[0]
+        for artist in axes.lines
+        if str(artist.get_gid()).startswith("trial-")
+    }
+    assert points.keys() == {"trial-0", "trial-2", "trial-3"}
+    for row in rows[:1] + rows[2:]:
+        expected = row["end"], row["accuracy"]
+        np.testing.assert_array_equal(points[f"trial-{row['trial']}"], expected)
+    assert "failed (1)" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--temperature", "3"], "temperature is what is searched"),
+        (["--head", "softmax"], "belongs to the Gumbel heads"),
+        (["--lowest", "0"], "lowest must be above 0"),
+        (["--lowest", "5", "--highest", "2"], "Received: 5.0 and 2.0"),
+        (["--trials", "0"], "trials must be at least 1"),
+        (["--trials", "4", "--algorithm", "hyperband"], "follows from the epochs"),
+        (["--algorithm", "grid"], "algorithm must be"),
+        (["--objective", "f1"], "objective must be"),
+    ],
+)
+def test_bad_input_ends_in_one_line(argv, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command(tune.main, argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_search_is_not_overwritten_unasked(searched, base, capsys):
+    (folder,) = searched.iterdir()
+    argv = flags(base, searched, "--algorithm", "random", "--trials", "4")
+    assert command(tune.main, [*argv, "--lowest", "0.5"]) == 2
+    assert "Another search is in" in capsys.readouterr().err
+    kept = (folder / "oracle.json").read_text()
+    (folder / "oracle.json").write_text(kept[: len(kept) // 2])
+    assert command(tune.main, argv) == 2
+    assert "damaged" in capsys.readouterr().err
+    (folder / "oracle.json").write_text(kept)
+
+
+@pytest.mark.slow
+def test_a_chief_and_two_workers_end_every_trial_though_one_is_killed(base, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    searches = tmp_path / "searches"
+    argv = flags(base, searches, "--trials", "5", "--algorithm", "random")
+    shared = {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+
+    def start(tuner, *program):
+        environment = {**os.environ, **shared, "KERASTUNER_TUNER_ID": tuner}
+        return subprocess.Popen([sys.executable, *program, *argv], env=environment)
+
+    tune_command = ("-m", "pipelines.tune")
+    chief = start("chief", *tune_command)
+    lost = start("worker0", "-c", KILL, "1")
+    other = start("worker1", *tune_command)
+    assert lost.wait(300) == -signal.SIGKILL
+    again = start("worker0", *tune_command)
+    for process in (again, other, chief):
+        assert process.wait(300) == 0
+    rows = trials(searches)
+    assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
+    assert {row["status"] for row in rows} == {"completed"}
+    assert len({row["start"] for row in rows}) == 5
