@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from pipelines import metrics
+from pipelines.tables import INTERVALS
 
 # Okabe and Ito's colours, those that stand out on white and on black.
 COLOURS = ("#3b8fd9", "#e69f00", "#12a883", "#d55e00", "#cc79a7", "#56b4e9", "#9b7fd1",
@@ -25,6 +26,13 @@ CURVES = {
     "accuracy": "training accuracy",
     "loss": "training loss",
     "temperature": "temperature",
+}
+BY_TEMPERATURE = {
+    "test accuracy": ("metrics", "accuracy"),
+    "NLL": ("metrics", "nll"),
+    "ECE": ("metrics", "ece"),
+    "NLL, scaled": ("calibrated", "nll"),
+    "ECE, scaled": ("calibrated", "ece"),
 }
 MOST_CONFUSED = 15
 
@@ -49,6 +57,10 @@ def figures(table: dict) -> dict[str, dict[str, Any]]:
             row["title"]: confusion(*by_superclass(row, table)) for row in rows
         },
     }
+    if temperatures(table):
+        made["temperature"] = {
+            words: by_temperature(table, words) for words in BY_TEMPERATURE
+        }
     if table["superclasses"]:
         made["folded"] = {row["title"]: confusion(*folded(row, table)) for row in rows}
     return {
@@ -134,6 +146,94 @@ def curves(runs: dict, name: str, words: str) -> go.Figure:
         legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
         showlegend=True,
         height=420 + 12 * len(traces),
+    )
+
+
+def temperatures(table: dict) -> list[str]:
+    """The temperatures that a head was tried at: numbers in order, then the rest.
+
+    Returns:
+        Their names; none if no head was tried at several.
+    """
+    tried = {
+        (run["config"]["head"], name)
+        for run in table["runs"].values()
+        if (name := name_of_temperature(run))
+    }
+    if len(tried) == len({head for head, _ in tried}):
+        return []
+
+    def order(name):
+        try:
+            return (0, float(name), name)
+        except ValueError:
+            return (1, 0.0, name)
+
+    return sorted({name for _, name in tried}, key=order)
+
+
+def name_of_temperature(run: dict) -> str:
+    """A run's temperature in words; none of a head that has none."""
+    match run["config"]:
+        case {"temperature": {"kind": kind, "start": start, "end": end}}:
+            return f"{start:g} to {end:g} {kind}"
+        case {"temperature": str(temperature)}:
+            return temperature
+        case {"temperature": float() | int() as temperature}:
+            return f"{temperature:g}"
+        case {"head": head} if "gumbel" in head:
+            return "1"
+    return ""
+
+
+def series(table: dict, words: str) -> dict[str, list[tuple]]:
+    """A metric by temperature: of each head, loss and noise, what each run came to.
+
+    Returns:
+        By the name of the series: temperature, value, and how far its interval
+        reaches below and above.
+    """
+    part, metric = BY_TEMPERATURE[words]
+    order = temperatures(table)
+    made: dict[str, list[tuple]] = {}
+    for row in table["rows"]:
+        run = table["runs"][row["run"]]
+        if name := name_of_temperature(run):
+            value = row[part][metric]
+            low, high = row[INTERVALS[part]].get(metric, (value, value))
+            loss = run["config"]["loss"].replace("_", " ")
+            noise = f", {row['samples']} samples" if row["samples"] else ""
+            points = made.setdefault(f"{run['config']['head']}, {loss}{noise}", [])
+            points.append((name, value, max(value - low, 0), max(high - value, 0)))
+    for points in made.values():
+        points.sort(key=lambda point: order.index(point[0]))
+    return made
+
+
+def by_temperature(table: dict, words: str) -> go.Figure:
+    traces = []
+    for i, (name, points) in enumerate(series(table, words).items()):
+        x, y, below, above = map(list, zip(*points, strict=True))
+        colour = COLOURS[i % len(COLOURS)]
+        traces.append(
+            go.Scatter(
+                x=x,
+                y=y,
+                error_y={"array": above, "arrayminus": below, "color": colour},
+                name=name,
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                hovertemplate="%{fullData.name}<br>%{x}: %{y:.4f}<extra></extra>",
+            )
+        )
+    order = {"categoryorder": "array", "categoryarray": temperatures(table)}
+    return figure(
+        *traces,
+        xaxis=axis("temperature", type="category", **order),
+        yaxis=axis(words, tickformat="~%" if "accuracy" in words else ""),
+        legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
+        showlegend=True,
+        height=440 + 12 * len(traces),
     )
 
 
@@ -250,6 +350,8 @@ def save(table: dict, folder: Path, prefix: str):
     for name, words in CURVES.items():
         if any(name in run["history"] for run in table["runs"].values()):
             write(draw_curves(table["runs"], name, words), name)
+    if temperatures(table):
+        write(draw_by_temperature(table), "temperature")
     for row in table["rows"]:
         if not row["samples"]:
             name = row["id"].replace("/", "-")
@@ -285,6 +387,31 @@ def draw_curves(runs: dict, name: str, words: str) -> matplotlib.figure.Figure:
     axes.set(xlabel="epoch", ylabel=words)
     axes.grid(alpha=0.3)
     made.legend(loc="outside right upper", fontsize="small", frameon=False)
+    return made
+
+
+def draw_by_temperature(table: dict) -> matplotlib.figure.Figure:
+    order = temperatures(table)
+    shown = ("test accuracy", "NLL", "ECE")
+    made = matplotlib.figure.Figure((14, 5.5), layout="constrained")
+    panels = made.subplots(1, len(shown))
+    for axes, words in zip(panels, shown, strict=True):
+        for i, (name, points) in enumerate(series(table, words).items()):
+            x, y, below, above = zip(*points, strict=True)
+            axes.errorbar(
+                [order.index(temperature) for temperature in x],
+                y,
+                yerr=[below, above],
+                label=name,
+                color=COLOURS[i % len(COLOURS)],
+                marker="o",
+                markersize=3,
+            )
+        axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
+        axes.set(xlabel="temperature", ylabel=words)
+        axes.grid(alpha=0.3)
+    handles, labels = panels[0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     return made
 
 

@@ -162,7 +162,9 @@ def markdown(comparison: dict) -> str:
             lines += ["|---" * len(head) + "|"]
             lines += ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in body]
             lines += [""]
-        for name in ("accuracy", "reliability", "val_accuracy", "val_loss"):
+        names = ["accuracy", "reliability", "val_accuracy", "val_loss"]
+        names += ["temperature"] * bool(figures.temperatures(table))
+        for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ import pytest
 import sklearn.metrics
 import tensorflow as tf
 
-from pipelines import data, evaluate, metrics, report, saved_model, train
+from pipelines import data, evaluate, figures, metrics, report, saved_model, train
 from pipelines import runs as runs_on_disk
 from pipelines.config import Annealing, Config
 
@@ -234,6 +234,55 @@ def test_the_markdown_shows_ours_beside_the_reported(compared):
     assert f"{100 * row['metrics']['accuracy']:.2f} %" in text
     assert re.search(r"\| theirs \| softmax, as_logits, .* \| 0.396 \(sic\) \|", text)
     assert "`the command`" in text
+
+
+def table_of_temperatures():
+    """Two heads at some temperatures, one of them judged by samples too."""
+    temperatures = [3, -1.5, 10.0, None, "learned"]
+    configs = [
+        Config(head="gumbel_softmax", temperature=temperature)
+        for temperature in [*temperatures, Annealing("cosine", 3, 0.5)]
+    ]
+    configs += [Config(), Config(head="log_gumbel_softmax", loss="as_logits")]
+    runs = {str(i): {"config": dataclasses.asdict(c)} for i, c in enumerate(configs)}
+    rows = [
+        {
+            "run": name,
+            "samples": samples,
+            "metrics": {"accuracy": 0.1 * i, "nll": 1.0 + i, "ece": 0.5},
+            "calibrated": {"nll": 0.9, "ece": 0.1},
+            "intervals": {"accuracy": [0.1 * i - 0.01, 0.1 * i + 0.02]},
+            "calibrated_intervals": {},
+        }
+        for i, name in enumerate(runs)
+        for samples in ((0, 16) if i == 0 else (0,))
+    ]
+    return {"runs": runs, "rows": rows}
+
+
+def test_metrics_are_shown_by_temperature():
+    table = table_of_temperatures()
+    order = ["-1.5", "1", "3", "10", "3 to 0.5 cosine", "learned"]
+    assert figures.temperatures(table) == order
+    found = figures.series(table, "test accuracy")
+    assert found.keys() == {
+        *("gumbel_softmax, matched", "gumbel_softmax, matched, 16 samples"),
+        "log_gumbel_softmax, as logits",
+    }
+    points = found["gumbel_softmax, matched"]
+    assert [point[0] for point in points] == order
+    assert points[2] == pytest.approx(("3", 0.0, 0.01, 0.02))
+    assert points[0][1] == pytest.approx(0.1)
+    shown = figures.by_temperature(table, "ECE").to_plotly_json()
+    assert shown["data"][0]["x"] == order
+    drawn = figures.draw_by_temperature(table)
+    assert [len(axes.containers) for axes in drawn.axes] == [3, 3, 3]
+
+
+def test_one_temperature_a_head_is_no_curve():
+    table = table_of_temperatures()
+    runs = {name: table["runs"][name] for name in ("0", "6", "7")}
+    assert figures.temperatures({"runs": runs}) == []
 
 
 def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_path):
