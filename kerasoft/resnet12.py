@@ -77,7 +77,10 @@ def resnet12(
     True
     """
     inputs, x = images(input_shape)
-    norm = partial(BatchNormalization, momentum=0.9, synchronized=synchronized)
+
+    def norm(name):
+        return BatchNormalization(momentum=0.9, synchronized=synchronized, name=name)
+
     for block, filters in enumerate(four_filters(width), start=1):
         x = _residual(x, filters, norm, name=f"block{block}")
         if dropblock:

@@ -197,7 +197,11 @@ def judge(model, validation: data.Split) -> dict[str, float]:
 def row_of(base: Config, trial) -> dict[str, Any]:
     """A trial as a row of the table; what it does not have is `None`."""
     config = config_of_trial(base, trial.hyperparameters.values)
-    annealed = isinstance(config.temperature, Annealing)
+    match config.temperature:
+        case Annealing(kind, start, end):
+            curve = {"kind": kind, "start": start, "end": end}
+        case constant:
+            curve = {"kind": "constant", "start": constant, "end": constant}
 
     def metric(name):
         known = trial.status == "COMPLETED" and trial.metrics.exists(name)
@@ -206,9 +210,7 @@ def row_of(base: Config, trial) -> dict[str, Any]:
     return {
         "trial": trial.trial_id,
         "status": trial.status.lower(),
-        "kind": config.temperature.kind if annealed else "constant",
-        "start": config.temperature.start if annealed else config.temperature,
-        "end": config.temperature.end if annealed else config.temperature,
+        **curve,
         "learning_rate": config.learning_rate,
         "epochs": config.epochs,
         **{name: metric(name) for name in DIRECTIONS},

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Literal, TypeAlias
 
 import keras
 
@@ -10,6 +11,9 @@ from kerasoft.heads.base import Head, register
 from kerasoft.seed_generator import SeedGenerator
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+Temperature: TypeAlias = (
+    "float | Literal['learned'] | keras.optimizers.schedules.LearningRateSchedule"
+)
 LEARNED = "learned"
 SOFTPLUS_IS_1 = math.log(math.e - 1)
 
@@ -26,7 +30,14 @@ class GumbelHead(Head):
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
     """
 
-    def __init__(self, temperature=1.0, noise="training", seed=None, axis=-1, **kwargs):
+    def __init__(
+        self,
+        temperature: Temperature = 1.0,
+        noise="training",
+        seed=None,
+        axis=-1,
+        **kwargs,
+    ):
         super().__init__(axis=axis, **kwargs)
         if isinstance(temperature, dict):
             temperature = keras.optimizers.schedules.deserialize(temperature)
@@ -162,7 +173,7 @@ class GumbelSoftmax(GumbelHead):
 
     def __init__(
         self,
-        temperature=1.0,
+        temperature: Temperature = 1.0,
         noise="training",
         hard=False,
         seed=None,

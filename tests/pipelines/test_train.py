@@ -89,7 +89,7 @@ import os, signal, sys
 from pipelines import train
 
 def kill(self, batch, logs=None):
-    if self.epochs == 2 and batch == 3:
+    if self.epochs == 2 and batch >= 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
 train.Progress.on_train_batch_end = kill
@@ -130,25 +130,41 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
     assert records[0]["metrics"] == records[1]["metrics"]
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 2, 4])
+@pytest.mark.parametrize("stopped", [False, True], ids=["straight", "resumed"])
+@pytest.mark.parametrize("steps_per_execution", [1, 16])
+@pytest.mark.parametrize(
+    ("annealing", "closed_form"),
+    [
+        (Annealing("linear", 3.0, 0.5), lambda x: 3 - 2.5 * x),
+        (Annealing("exponential", 3.0, 0.5), lambda x: 3 * (0.5 / 3) ** x),
+    ],
+    ids=["linear", "exponential"],
+)
 def test_tensorboard_shows_the_schedules_temperature(
-    tiny, tmp_path, steps_per_execution
+    tiny, tmp_path, annealing, closed_form, steps_per_execution, stopped
 ):
     config = dataclasses.replace(
         tiny,
         head="gumbel_softmax",
-        temperature=Annealing("exponential", 3.0, 0.5),
+        temperature=annealing,
         steps_per_execution=steps_per_execution,
+        batch_size=3,  # 16 steps an epoch
+        epochs=4,
     )
-    run = train.train(config, tmp_path)
+    if stopped:
+        kill = [sys.executable, "-c", KILL_IN_THE_THIRD_EPOCH]
+        subprocess.run([*kill, *flags(config, tmp_path / "runs")], check=False)
+    run = train.train(config, tmp_path / "runs", resume=stopped)
+    assert saved_model.read_record(run)["resumed_at_epoch"] == (2 if stopped else 0)
     events = EventAccumulator(str(run / "assets.extra" / "tensorboard" / "train"))
     events.Reload()
-    logged = [
-        float(tf.make_ndarray(event.tensor_proto))
+    logged = {
+        event.step: float(tf.make_ndarray(event.tensor_proto))
         for event in events.Tensors("epoch_temperature")
-    ]
-    fractions = np.arange(1, config.epochs + 1) / config.epochs
-    np.testing.assert_allclose(logged, 3.0 * (0.5 / 3.0) ** fractions, atol=1e-6)
+    }
+    assert sorted(logged) == [0, 1, 2, 3]
+    for epoch, temperature in logged.items():
+        assert temperature == pytest.approx(closed_form((epoch + 1) / 4), abs=1e-6)
 
 
 def test_nothing_is_overwritten_unasked(run, tiny, capsys):

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,7 +144,7 @@ def test_the_space_is_what_was_asked_for(search, both_signs):
         tune.config_of_trial(base, oracle.populate_space(str(i))["values"])
         for i in range(40)
     ]
-    temperatures = [config.temperature for config in drawn]
+    temperatures: list[Any] = [config.temperature for config in drawn]
     if search == "schedule":
         assert all(isinstance(t, Annealing) and t.possible for t in temperatures)
         assert {t.kind for t in temperatures} == {"linear", "exponential", "cosine"}
@@ -167,7 +168,7 @@ def test_the_plot_shows_every_trial(searched):
     drawn = tune.plot(rows, tune.Search(), rows[0])
     (axes,) = drawn.axes
     points = {
-        artist.get_gid(): artist.get_xydata()[0]
+        artist.get_gid(): np.asarray(artist.get_xydata())[0]
         for artist in axes.lines
         if str(artist.get_gid()).startswith("trial-")
     }
@@ -175,7 +176,9 @@ def test_the_plot_shows_every_trial(searched):
     for row in rows[:1] + rows[2:]:
         expected = row["end"], row["accuracy"]
         np.testing.assert_array_equal(points[f"trial-{row['trial']}"], expected)
-    assert "failed (1)" in [text.get_text() for text in axes.get_legend().get_texts()]
+    legend = axes.get_legend()
+    assert legend
+    assert "failed (1)" in [text.get_text() for text in legend.get_texts()]
 
 
 @pytest.mark.parametrize(
