@@ -85,7 +85,7 @@ def accuracy(rows: Sequence[dict]) -> go.Figure:
     middle, low, high = spans(rows)
     limit = 1.05 * max(row["intervals"]["accuracy"][1] for row in rows)
     return figure(
-        captions(titles),
+        captions(titles, lift=True),
         go.Scatter(
             x=middle,
             y=titles,
@@ -101,12 +101,13 @@ def accuracy(rows: Sequence[dict]) -> go.Figure:
     )
 
 
-def captions(words: Sequence[str]) -> go.Scatter:
+def captions(words: Sequence[str], lift: bool = False) -> go.Scatter:
     """The names of the rows of a plot, above them: a phone has no room beside them."""
+    below = "<br><span style='font-size:5px'> </span>" if lift else ""
     return go.Scatter(
         x=[0] * len(words),
         y=words,
-        text=words,
+        text=[text + below for text in words],
         mode="text",
         textposition="top right",
         cliponaxis=False,

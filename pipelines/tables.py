@@ -194,9 +194,9 @@ def _pairs(table: dict) -> Section:
             )
     body.sort(key=lambda row: row[1].key)
     note = (
-        "McNemar's exact test on the same images. The last column holds for all "
-        f"{len(table['pairs'])} pairs of runs together (Holm); pairs.csv has them all. "
-        "It tells nothing of the spread between seeds."
+        "McNemar's exact test on the same images. The last column is corrected (Holm) "
+        f"for {len(table['pairs'])} comparisons, those of pairs.csv. The test tells "
+        "nothing of the spread between seeds."
     )
     head = ["run", "points behind", "right only in the best", "right only in this run"]
     head += ["p", "p, corrected"]
