@@ -1,0 +1,75 @@
+"""A side of a benchmark, in a process of its own: no thread pool meets another's.
+
+The process makes a function of a number of calls, then makes as many as it is told to
+and says how long that took.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def side(maker: str, **options) -> Iterator[Callable[[int], float]]:
+    """Starts a side, and ends it.
+
+    Args:
+        maker: `module:function`, which makes what is timed from the options.
+        **options: Plain enough for JSON.
+
+    Yields:
+        From a number of calls to the seconds that they took.
+
+    Raises:
+        RuntimeError: If the process ends before its time.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.sides", maker, json.dumps(options)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    asking, answering = process.stdin, process.stdout
+
+    def seconds(calls: int) -> float:
+        with contextlib.suppress(BrokenPipeError):
+            asking.write(f"{calls}\n")
+            asking.flush()
+        answer = answering.readline()
+        if not answer:
+            raise RuntimeError(
+                f"{maker} with {options} ended; its last words are above."
+            )
+        return float(answer)
+
+    try:
+        yield seconds
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            asking.close()
+        process.wait()
+        answering.close()
+
+
+def main(maker: str, options: str):
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints is no answer
+    module, name = maker.split(":")
+    function = getattr(importlib.import_module(module), name)(**json.loads(options))
+    for line in sys.stdin:
+        started = time.perf_counter()
+        function(int(line))
+        print(time.perf_counter() - started, file=answers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

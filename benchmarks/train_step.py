@@ -1,0 +1,215 @@
+"""A training step beside PyTorch's: `python -m benchmarks.train_step`.
+
+Trains ResNet-12 on one batch, again and again, in Keras and in PyTorch (eager, and
+compiled), each in a process of its own and in turn, and writes
+results/benchmarks/train_step.*. Needs `pip install -e '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jsonargparse
+import keras
+import matplotlib.figure
+import numpy as np
+
+import kerasoft
+from benchmarks import measure
+from benchmarks.sides import side
+from pipelines import data, train
+from pipelines.config import Config, command, parse
+from pipelines.figures import COLOURS
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+
+SIDES = {
+    "Keras": ("benchmarks.train_step:training", {}),
+    "PyTorch, eager": ("benchmarks.pytorch:training", {"compiled": False}),
+    "PyTorch, compiled": ("benchmarks.pytorch:training", {"compiled": True}),
+}
+PRODUCT = 2048  # the side of the matrices that the machine's rate is taken with
+
+
+def training(width: int, precision: str, batch_size: int) -> Callable[[int], None]:
+    """Makes a function that takes training steps on one batch, as `train` does."""
+    draws = np.random.default_rng(0)
+    pixels = draws.integers(0, 256, (batch_size, 32, 32, 3), dtype="uint8")
+    split = data.Split(pixels, draws.integers(0, 100, batch_size).astype("int32"))
+    names = [str(i) for i in range(100)]
+    config = Config(
+        dataset="cifar100",
+        width=width,
+        precision=precision,  # pyright: ignore
+        batch_size=batch_size,
+        steps_per_execution=10,
+    )
+    many = data.Split(np.repeat(pixels, 100, axis=0), np.repeat(split.labels, 100))
+    loaded = data.Data("one batch", many, split, split, names, None, None, "")
+    model = train.build(config, loaded, precision)
+    batches = tf.data.Dataset.from_tensors(
+        (tf.constant(pixels), tf.one_hot(split.labels, 100))
+    ).repeat()
+
+    def steps(count: int):
+        model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
+
+    return steps
+
+
+def matrix_products(precision: str) -> Callable[[int], None]:
+    """Makes a function that multiplies large matrices, the machine's own rate."""
+    dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
+    a = tf.cast(tf.random.stateless_normal((PRODUCT, PRODUCT), (0, 0)), dtype)
+
+    @tf.function
+    def product():
+        return tf.reduce_max(tf.matmul(a, a))
+
+    def calls(count: int):
+        for _ in range(count):
+            product().numpy()
+
+    return calls
+
+
+def operations(width: int) -> int:
+    """Floating-point operations of a training step, an image: thrice the forward's."""
+    model = kerasoft.resnet12(width=width)
+    count = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            _, height, across, _ = layer.output.shape
+            count += 2 * height * across * int(np.prod(layer.kernel.shape))
+        if isinstance(layer, keras.layers.Dense):
+            count += 2 * int(np.prod(layer.kernel.shape))
+    return 3 * count
+
+
+def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int):
+    """Times every side in turn.
+
+    Returns:
+        A row for each side: images a second, the ratio to PyTorch's better mode, and
+        the share of the machine's rate of matrix products.
+    """
+    shared = {"width": width, "precision": precision, "batch_size": batch_size}
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(side(maker, **shared, **options))
+            for name, (maker, options) in SIDES.items()
+        }
+        product = "benchmarks.train_step:matrix_products"
+        products = stack.enter_context(side(product, precision=precision))
+        for seconds in (*sides.values(), products):
+            seconds(steps)  # compiles
+        taken = {name: [] for name in (*sides, "products")}
+        for _ in range(rounds):
+            for name, seconds in sides.items():
+                taken[name].append(seconds(steps))
+            taken["products"].append(products(5))
+    rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
+    torch_sides = [name for name in taken if name != "Keras"]
+    better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
+    rows = []
+    for name, seconds in taken.items():
+        per_second = steps * batch_size / statistics.median(seconds)
+        rows.append(
+            {
+                "width": width,
+                "precision": precision,
+                "side": name,
+                "images a second": per_second,
+                "to the better": 1 / measure.ratio(seconds, taken[better]),
+                "share of matrix products": per_second * operations(width) / rate,
+            }
+        )
+    return rows
+
+
+def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
+    settings = list(dict.fromkeys((row["width"], row["precision"]) for row in rows))
+    made = matplotlib.figure.Figure((8, 4.5), layout="constrained")
+    axes = made.subplots()
+    for i, name in enumerate(SIDES):
+        heights = [row["to the better"] for row in rows if row["side"] == name]
+        places = np.arange(len(settings)) + 0.27 * (i - 1)
+        bars = axes.bar(places, heights, 0.25, label=name, color=COLOURS[i])
+        speeds = [row["images a second"] for row in rows if row["side"] == name]
+        axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize="small")
+    axes.axhline(1, color=COLOURS[7], linewidth=1)
+    words = [f"width {width}\n{precision}" for width, precision in settings]
+    axes.set_xticks(range(len(settings)), words)
+    axes.set_ylabel("speed, as a ratio to PyTorch's better mode")
+    axes.set_title("Training ResNet-12: images a second above the bars", fontsize=11)
+    axes.legend(fontsize="small")
+    return made
+
+
+def markdown(result: dict) -> str:
+    lines = [
+        "# A training step, beside PyTorch's",
+        "",
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}, PyTorch "
+        f"{result['torch']}. Medians of {result['rounds']} rounds of "
+        f"{result['steps']} steps on one batch of {result['batch_size']}.",
+        "",
+        "![Speed beside PyTorch's](train_step.png)",
+        "",
+        "| width | precision | side | images a second | to PyTorch's better mode | "
+        "share of the machine's rate of matrix products |",
+        "|---:|---|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['width']} | {row['precision']} | {row['side']} "
+        f"| {row['images a second']:,.0f} | {row['to the better']:.2f} "
+        f"| {row['share of matrix products']:.1%} |"
+        for row in result["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m benchmarks.train_step",
+        description="Times a training step beside PyTorch's.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--widths", type=list[int], default=[16, 64])
+    parser.add_argument(
+        "--precisions", type=list[str], default=["float32", "mixed_bfloat16"]
+    )
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=10, help="Of a measurement.")
+    parser.add_argument("--rounds", type=int, default=7, help="Measurements of each.")
+    parser.add_argument("--out", type=Path, default="results/benchmarks")
+    given = parse(parser, argv)
+    machine = measure.machine()
+    rows = []
+    for width in given.widths:
+        for precision in given.precisions:
+            rows += compare(
+                width, precision, given.batch_size, given.steps, given.rounds
+            )
+            print(f"width {width}, {precision}: done", flush=True)
+    result = {
+        "made_by": "python -m benchmarks.train_step",
+        "machine": machine,
+        "torch": importlib.metadata.version("torch"),
+        "batch_size": given.batch_size,
+        "steps": given.steps,
+        "rounds": given.rounds,
+        "rows": rows,
+    }
+    measure.publish(given.out, "train_step", result, markdown(result), plot(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
