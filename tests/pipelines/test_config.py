@@ -30,6 +30,7 @@ def test_flags_win_over_yaml(tmp_path):
             head="log_gumbel_softmax",
             temperature=Annealing("jang", 3.0, 0.5, update_every=10),
         ),
+        Config(head="gumbel_softmax", temperature="learned"),
     ],
     ids=lambda config: config.head,
 )
@@ -40,6 +41,11 @@ def test_yaml_gives_back_the_config_that_wrote_it(tmp_path, config):
     assert set(yaml.safe_load(config.to_yaml())) == {
         field.name for field in dataclasses.fields(Config)
     }
+
+
+def test_a_temperature_is_learned_by_a_flag():
+    config = read("--head=gumbel_softmax", "--temperature=learned")
+    assert config.temperature == "learned"
 
 
 def test_annealing_by_flags():
@@ -137,6 +143,8 @@ def test_run_names_tell_runs_apart():
             head="gumbel_softmax",
             temperature=Annealing("linear", 3, 1),
         ),
+        Config(dataset="cifar100", head="gumbel_softmax", temperature="learned"),
+        Config(dataset="cifar100", strategy="mirrored"),
     ]
     names = [config.run_name for config in configs]
     assert len(set(names)) == len(names)

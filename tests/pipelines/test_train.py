@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from pipelines import data, saved_model, train
 from pipelines.config import Annealing, Config
+from pipelines.runs import read_history
 
 
 def flags(config, saved_models):
@@ -160,6 +161,23 @@ def test_tensorboard_shows_the_schedules_temperature(
         assert temperature == pytest.approx(closed_form, abs=1e-6)
 
 
+def test_a_learned_temperature_is_learned_and_served(tiny, tmp_path):
+    config = dataclasses.replace(tiny, head="gumbel_softmax", temperature="learned")
+    run = train.train(config, tmp_path)
+    reached = read_history(run)["temperature"]
+    assert len(set(reached)) == config.epochs
+    model = keras.models.load_model(run / "assets.extra" / "model.keras")
+    temperature = float(model.layers[-1].current_temperature)
+    assert temperature == pytest.approx(reached[-1], rel=1e-6)
+    images = data.load(config).test.images
+    served = tf.saved_model.load(run).signatures["serving_default"]
+    np.testing.assert_allclose(
+        served(images=tf.constant(images))["probabilities"],
+        model.predict(images, verbose=0),
+        atol=1e-5,
+    )
+
+
 def test_nothing_is_overwritten_unasked(run, tiny, capsys):
     argv = flags(tiny, run.parent)
     before = (run / "saved_model.pb").stat().st_mtime_ns
@@ -249,7 +267,13 @@ def test_the_learning_rate_warms_up_and_decays():
 
 def test_weight_decay_is_on_kernels_alone(tiny):
     loaded = data.load(tiny)
-    config = dataclasses.replace(tiny, backbone="resnet12", weight_decay=0.5)
+    config = dataclasses.replace(
+        tiny,
+        backbone="resnet12",
+        weight_decay=0.5,
+        head="gumbel_softmax",
+        temperature="learned",
+    )
     model = train.build(config, loaded, "float32")
     decayed = {
         v.path
