@@ -1,7 +1,7 @@
 """A side of a benchmark, in a process of its own: no thread pool meets another's.
 
-The process makes a function of a number of calls, then makes as many as it is told to
-and says how long that took.
+The process makes a function, then calls it with what it is told to, and says how long
+that took.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def side(maker: str, **options) -> Iterator[Callable[[int], float]]:
+def side(maker: str, **options) -> Iterator[Callable[..., float]]:
     """Starts a side, and ends it.
 
     Args:
@@ -25,7 +25,7 @@ def side(maker: str, **options) -> Iterator[Callable[[int], float]]:
         **options: Plain enough for JSON.
 
     Yields:
-        From a number of calls to the seconds that they took.
+        From the function's arguments to the seconds that it took.
 
     Raises:
         RuntimeError: If the process ends before its time.
@@ -40,9 +40,9 @@ def side(maker: str, **options) -> Iterator[Callable[[int], float]]:
     assert process.stdout
     asking, answering = process.stdin, process.stdout
 
-    def seconds(calls: int) -> float:
+    def seconds(*arguments) -> float:
         with contextlib.suppress(BrokenPipeError):
-            asking.write(f"{calls}\n")
+            asking.write(json.dumps(arguments) + "\n")
             asking.flush()
         answer = answering.readline()
         if not answer:
@@ -67,7 +67,7 @@ def main(maker: str, options: str):
     function = getattr(importlib.import_module(module), name)(**json.loads(options))
     for line in sys.stdin:
         started = time.perf_counter()
-        function(int(line))
+        function(*json.loads(line))
         print(time.perf_counter() - started, file=answers)
 
 
