@@ -46,7 +46,7 @@ def compiled(function: Callable, classes: int, rows: int) -> Callable[[], object
     def both():
         with tf.GradientTape() as tape:
             y = function(logits)
-        return tape.gradient(y, logits, slope)
+        return tape.gradient(y, logits, output_gradients=slope)  # pyright: ignore
 
     return lambda: tf.convert_to_tensor(both()).numpy()
 
@@ -98,7 +98,9 @@ def compare(classes: int, rows: int, rounds: int) -> list[dict]:
     shape = {"classes": classes, "rows": rows}
     with contextlib.ExitStack() as stack:
         here = stack.enter_context(side("benchmarks.heads:ours", **shape))
-        timed = {name: (here, (name,)) for name in heads.HEADS}
+        timed: dict[str, tuple[Callable, tuple]] = {
+            name: (here, (name,)) for name in heads.HEADS
+        }
         others = {
             TORCH: "benchmarks.pytorch:gumbel_softmax",
             KERAS: "benchmarks.heads:keras_own",

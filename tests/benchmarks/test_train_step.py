@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,7 +17,7 @@ from benchmarks import pytorch  # noqa: E402
 def both():
     """The network in Keras, and in PyTorch with the same weights."""
     ours = kerasoft.resnet12(num_classes=10, width=4)
-    theirs = pytorch.ResNet12(4, classes=10)
+    theirs: Any = pytorch.ResNet12(4, classes=10)
 
     def put(parameter, name):
         value = ours.get_layer(name[0]).get_weights()[name[1]]
