@@ -102,9 +102,12 @@ def headings(runs: Sequence[Run]) -> list[str]:
 
 
 def titles(configs: Sequence[Config]) -> list[str]:
-    """Names configs by their head, temperature, and whatever differs among them."""
+    """Names configs by their head, temperature, and what differs among them.
+
+    Of what differs, a default goes without saying, but for the loss and the seed.
+    """
     differing = [
-        field.name
+        field
         for field in dataclasses.fields(Config)
         if field.name not in {"head", "temperature"}
         and len({getattr(config, field.name) for config in configs}) > 1
@@ -119,10 +122,11 @@ def titles(configs: Sequence[Config]) -> list[str]:
                 parts[0] += f" t {temperature:g}"
             case "learned":
                 parts[0] += " t learned"
-        for name in differing:
-            value = getattr(config, name)
-            words = name.replace("_", " ")
-            parts.append(value if isinstance(value, str) else f"{words} {value:g}")
+        for field in differing:
+            value = getattr(config, field.name)
+            if value != field.default or field.name in {"loss", "seed"}:
+                words = field.name.replace("_", " ")
+                parts.append(value if isinstance(value, str) else f"{words} {value:g}")
         return ", ".join(parts)
 
     return [title(config) for config in configs]

@@ -383,9 +383,9 @@ def test_titles_tell_what_differs():
         made("gumbel_softmax", temperature="learned"),
     ]
     assert runs_on_disk.titles(configs) == [
-        "gumbel_softmax t -1.5, as_logits, weight decay 0.005, seed 1",
+        "gumbel_softmax t -1.5, as_logits, seed 1",
         "gumbel_softmax t 3 to 0.5 linear, matched, weight decay 0, seed 0",
-        "gumbel_softmax t learned, matched, weight decay 0.005, seed 0",
+        "gumbel_softmax t learned, matched, seed 0",
     ]
 
 
