@@ -6,15 +6,18 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
 
-@pytest.fixture(scope="module")
-def why(pytestconfig):
-    path = pytestconfig.rootpath / "docs" / "why_softmax.py"
-    spec = importlib.util.spec_from_file_location("why_softmax", path)
+def script(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def why(pytestconfig):
+    return script(pytestconfig.rootpath / "docs" / "why_softmax.py")
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,38 @@ def test_the_gradient_is_followed_through_training(why, figures):
         steps = np.arange(len(curve["steps"])) * why.EVERY
         np.testing.assert_array_equal(curve["steps"], steps)
         assert np.isfinite(curve["gradient_norm"]).all()
+
+
+@pytest.fixture(scope="module")
+def writeup(pytestconfig):
+    """The comparison of the write-up's rows."""
+    path = pytestconfig.rootpath / "results" / "writeup" / "comparison.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/why-softmax-scored-8-percent.md"])
+def test_the_documents_show_the_table_of_the_results(pytestconfig, writeup, file):
+    made = script(pytestconfig.rootpath / "docs" / "writeup_table.py").table(writeup)
+    assert made in (pytestconfig.rootpath / file).read_text("utf-8")
+
+
+def test_the_results_are_what_the_explanation_stands_on(writeup):
+    def accuracies(head, loss):
+        return [
+            row["metrics"]["accuracy"]
+            for table in writeup["tables"]
+            if table["dataset"]["label"] == "fine"
+            for row in table["rows"]
+            if not row["samples"]
+            and table["runs"][row["run"]]["config"]["head"] == head
+            and table["runs"][row["run"]]["config"]["loss"] == loss
+            and table["runs"][row["run"]]["config"]["backbone"] == "resnet12"
+        ]
+
+    (mistake,) = accuracies("softmax", "as_logits")
+    softmax, log_softmax = (
+        accuracies(h, "matched") for h in ("softmax", "log_softmax")
+    )
+    assert mistake < 0.15
+    assert len(softmax) == len(log_softmax) == 3
+    assert abs(np.mean(softmax) - np.mean(log_softmax)) < 0.015
