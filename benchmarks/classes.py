@@ -24,7 +24,7 @@ import tensorflow as tf  # isort: skip
 
 REFERENCE = "softmax"
 PASSES = ("forward", "with gradient")
-LINEAR_FROM = 10_000  # below, most of the time is that of a call
+LINEAR_FROM = 100_000  # below, much of the time is that of a call
 
 
 def passes(name: str, logits: tf.Tensor, labels: tf.Tensor) -> dict[str, Callable]:

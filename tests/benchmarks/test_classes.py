@@ -47,7 +47,7 @@ def test_exponents_are_those_of_the_times():
         {"head": name, "pass": part, "classes": n, "seconds": 3e-9 * n**power}
         for name in heads.HEADS
         for part, power in (("forward", 1.0), ("with gradient", 1.5))
-        for n in (10, 10_000, 100_000, 1_000_000)
+        for n in (10, 100_000, 1_000_000)
     ]
     for row in classes.exponents(found):
         expected = {"forward": 1.0, "with gradient": 1.5}[row["pass"]]
