@@ -346,7 +346,7 @@ def save(table: dict, folder: Path, prefix: str):
         path = folder / f"{prefix}-{name}.png"
         drawn.savefig(path, dpi=120, metadata={"Software": None})
 
-    write(draw_accuracy(table["rows"]), "accuracy")
+    write(draw_accuracy(table["rows"]), "test_accuracy")
     write(draw_reliability(table["rows"]), "reliability")
     for name, words in CURVES.items():
         if any(name in run["history"] for run in table["runs"].values()):
@@ -362,17 +362,19 @@ def save(table: dict, folder: Path, prefix: str):
 def draw_accuracy(rows: Sequence[dict]) -> matplotlib.figure.Figure:
     rows = sorted(rows, key=lambda row: row["metrics"]["accuracy"])
     middle, low, high = (100 * np.array(values) for values in spans(rows))
-    made = matplotlib.figure.Figure((7, 1 + 0.28 * len(rows)), layout="constrained")
+    made = matplotlib.figure.Figure((9, 1 + 0.22 * len(rows)), layout="constrained")
     axes = made.subplots()
     titles = [row["title"] for row in rows]
-    axes.errorbar(middle, titles, xerr=[low, high], fmt="o", color=COLOURS[0])
+    axes.errorbar(middle, titles, xerr=[low, high], fmt="o", ms=4, color=COLOURS[0])
     axes.set(xlabel="test accuracy (%), with its 95 % interval", xlim=(0, None))
+    axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.grid(axis="x", alpha=0.3)
     return made
 
 
 def draw_curves(runs: dict, name: str, words: str) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((10, 5), layout="constrained")
+    size = (10, max(5, 0.4 + 0.2 * len(runs)))  # a line of the legend for each run
+    made = matplotlib.figure.Figure(size, layout="constrained")
     axes = made.subplots()
     for i, run in enumerate(runs.values()):
         if name in run["history"]:

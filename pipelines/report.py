@@ -162,7 +162,7 @@ def markdown(comparison: dict) -> str:
             lines += ["|---" * len(head) + "|"]
             lines += ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in body]
             lines += [""]
-        names = ["accuracy", "reliability", "val_accuracy", "val_loss"]
+        names = ["test_accuracy", "reliability", "val_accuracy", "val_loss"]
         names += ["temperature"] * bool(figures.temperatures(table))
         for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]

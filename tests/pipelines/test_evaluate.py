@@ -104,10 +104,13 @@ def test_every_file_is_written(compared):
         *("comparison.json", "comparison.csv", "comparison.md", "comparison.html"),
         *("confusion.json", "timings.json", "classes.csv", "pairs.csv", "plots"),
     }
-    for plot in ("accuracy", "reliability", "val_accuracy"):
+    for plot in ("test_accuracy", "reliability", "val_accuracy"):
         with PIL.Image.open(out / "plots" / f"photos-fine-{plot}.png") as image:
             assert image.width > 300
     assert not list(out.parent.glob(".*"))
+    shown = re.findall(r"!\[.*?\]\((.*?)\)", (out / "comparison.md").read_text("utf-8"))
+    assert shown
+    assert all((out / path).exists() for path in shown)
 
 
 def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
@@ -150,7 +153,7 @@ def test_the_same_runs_give_the_same_bytes(compared, runs, superclassed, monkeyp
     reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
     evaluate.evaluate(runs[::-1], again, reported, timings=False, made_by="the command")
     for name in ("comparison.json", "confusion.json", "comparison.csv", "classes.csv",
-                 "pairs.csv", "plots/photos-fine-accuracy.png"):  # fmt: skip
+                 "pairs.csv", "plots/photos-fine-test_accuracy.png"):  # fmt: skip
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
     assert not (again / "timings.json").exists()
 
