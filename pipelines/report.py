@@ -162,7 +162,9 @@ def markdown(comparison: dict) -> str:
             lines += ["|---" * len(head) + "|"]
             lines += ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in body]
             lines += [""]
-        names = ["test_accuracy", "reliability", "val_accuracy", "val_loss"]
+        logged = {name for run in table["runs"].values() for name in run["history"]}
+        names = ["test_accuracy", "reliability"]
+        names += [name for name in ("val_accuracy", "val_loss") if name in logged]
         names += ["temperature"] * bool(figures.temperatures(table))
         for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
