@@ -62,9 +62,8 @@ def time_heads(classes: Sequence[int], rows: int, rounds: int) -> list[dict]:
             for name in heads.HEADS
             for part, function in passes(name, logits, labels).items()
         }
-        times = measure.in_turn({str(key): f for key, f in work.items()}, rounds)
-        for name, part in work:
-            taken = times[str((name, part))]
+        times = measure.in_turn(work, rounds)
+        for (name, part), taken in times.items():
             found.append(
                 {
                     "head": name,
@@ -72,7 +71,7 @@ def time_heads(classes: Sequence[int], rows: int, rounds: int) -> list[dict]:
                     "classes": count,
                     "seconds": statistics.median(taken),
                     "fastest": min(taken),
-                    "to softmax": measure.ratio(taken, times[str((REFERENCE, part))]),
+                    "to softmax": measure.ratio(taken, times[REFERENCE, part]),
                 }
             )
         print(f"{count:,} classes: done", flush=True)

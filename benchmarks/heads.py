@@ -51,6 +51,16 @@ def compiled(function: Callable, classes: int, rows: int) -> Callable[[], object
     return lambda: tf.convert_to_tensor(both()).numpy()
 
 
+def repeated(function: Callable[[], object]) -> Callable[[int], None]:
+    """A function that makes a number of calls."""
+
+    def calls(count: int):
+        for _ in range(count):
+            function()
+
+    return calls
+
+
 def ours(classes: int, rows: int) -> Callable[[int, str], None]:
     """Makes a function that calls a head a number of times."""
     made = {}
@@ -58,22 +68,17 @@ def ours(classes: int, rows: int) -> Callable[[int, str], None]:
     def calls(count: int, name: str):
         if name not in made:
             head = heads.get(name)
-            made[name] = compiled(lambda x: head(x, training=True), classes, rows)
-        for _ in range(count):
-            made[name]()
+            made[name] = repeated(
+                compiled(lambda x: head(x, training=True), classes, rows)
+            )
+        made[name](count)
 
     return calls
 
 
 def keras_own(classes: int, rows: int) -> Callable[[int], None]:
     """Makes a function that calls Keras's own log-softmax."""
-    function = compiled(lambda x: keras.ops.log_softmax(x + 0.0), classes, rows)
-
-    def calls(count: int):
-        for _ in range(count):
-            function()
-
-    return calls
+    return repeated(compiled(lambda x: keras.ops.log_softmax(x + 0.0), classes, rows))
 
 
 def probability(classes: int, rows: int) -> Callable[[int], None]:
@@ -85,12 +90,7 @@ def probability(classes: int, rows: int) -> Callable[[int], None]:
         classes,
         rows,
     )
-
-    def calls(count: int):
-        for _ in range(count):
-            function()
-
-    return calls
+    return repeated(function)
 
 
 def compare(classes: int, rows: int, rounds: int) -> list[dict]:

@@ -9,18 +9,20 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import matplotlib.figure
 
 from pipelines import train
 from pipelines.run import all_cores
 
+Name = TypeVar("Name")
 ROUND_SECONDS = 0.02  # calls are repeated until a measurement takes as long
 
 
 def in_turn(
-    functions: Mapping[str, Callable[[], object]], rounds: int
-) -> dict[str, list[float]]:
+    functions: Mapping[Name, Callable[[], object]], rounds: int
+) -> dict[Name, list[float]]:
     """Times functions in turn, so that a slow moment of the machine meets them all.
 
     Args:
@@ -37,7 +39,7 @@ def in_turn(
         function()
         taken = time.perf_counter() - started
         calls[name] = max(1, round(ROUND_SECONDS / taken))
-    times: dict[str, list[float]] = {name: [] for name in functions}
+    times: dict[Name, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             started = time.perf_counter()

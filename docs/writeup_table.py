@@ -10,12 +10,10 @@ import json
 import statistics
 from pathlib import Path
 
+from pipelines.tables import percent
+
 RESULTS = Path(__file__).parents[1] / "results" / "writeup" / "comparison.json"
 LOSS = ("loss", "seed")
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
 
 
 def reported(value) -> str:
