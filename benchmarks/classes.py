@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import jsonargparse
 import matplotlib.figure
 import numpy as np
 
@@ -157,17 +155,13 @@ def markdown(result: dict) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m benchmarks.classes",
-        description="Times every head by the number of classes.",
-        exit_on_error=False,
+    parser = measure.parser(
+        "classes", "Times every head by the number of classes.", rounds=15
     )
     parser.add_argument("--rows", type=int, default=8, help="Rows of logits a call.")
-    parser.add_argument("--rounds", type=int, default=15, help="Measurements of each.")
     parser.add_argument(
         "--most", type=int, default=1_000_000, help="The largest number of classes."
     )
-    parser.add_argument("--out", type=Path, default="results/benchmarks")
     given = parse(parser, argv)
     machine = measure.machine()
     tf.get_logger().setLevel("ERROR")  # it warns of functions compiled in a loop

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import json
 import os
 import platform
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import jsonargparse
 import matplotlib.figure
 
 from pipelines import train
@@ -18,6 +21,20 @@ from pipelines.run import all_cores
 
 Name = TypeVar("Name")
 ROUND_SECONDS = 0.02  # calls are repeated until a measurement takes as long
+
+
+def parser(name: str, description: str, rounds: int) -> jsonargparse.ArgumentParser:
+    """A parser of what every benchmark takes."""
+    made = jsonargparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        exit_on_error=False,
+    )
+    made.add_argument(
+        "--rounds", type=int, default=rounds, help="Measurements of each."
+    )
+    made.add_argument("--out", type=Path, default="results/benchmarks")
+    return made
 
 
 def in_turn(
@@ -67,10 +84,18 @@ def machine() -> dict:
         "processor": names[0] if names else platform.processor(),
         "cores": len(all_cores()),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": provenance["versions"],
+        "versions": provenance["versions"] | _installed("torch", "onnxruntime"),
         "commit": provenance["commit"],
         "device": provenance["device"],
     }
+
+
+def _installed(*packages: str) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def publish(

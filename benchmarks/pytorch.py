@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -80,6 +81,68 @@ def training(
             optimizer.step()
 
     return steps
+
+
+def onnx_runtime(width: int) -> Callable[[int, int], None]:
+    """Makes a function that asks ONNX Runtime about images a number of times."""
+    import onnxruntime  # pyright: ignore[reportMissingImports]
+
+    from benchmarks.serving import images_of
+
+    network = nn.Sequential(ResNet12(width), nn.LogSoftmax(-1)).eval()
+    two = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/network.onnx"
+        torch.onnx.export(
+            network,
+            (two,),
+            path,
+            dynamo=True,
+            input_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("count")},),
+        )
+        session = onnxruntime.InferenceSession(path)
+
+    def ask(calls: int, count: int):
+        images = images_of(count)
+        for _ in range(calls):
+            session.run(None, {"images": images})
+
+    return ask
+
+
+def crop_and_flip(images):
+    """Reflects 4 pixels around each image, crops it back at random, flips half."""
+    count, height, width, _ = images.shape
+    padding = 4
+    top, left = torch.randint(-padding, padding + 1, (2, count, 1))
+    rows, columns = top + torch.arange(height), left + torch.arange(width)
+    flipped = torch.rand(count, 1) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    rows, columns = (
+        (size - 1) - ((size - 1) - index.abs()).abs()
+        for size, index in ((height, rows), (width, columns))
+    )
+    image = torch.arange(count)[:, None, None]
+    return images[image, rows[:, :, None], columns[:, None, :]]
+
+
+def batches(images, labels, batch_size: int):
+    """Shuffled, augmented batches without end."""
+    while True:
+        for rows in torch.randperm(len(images)).split(batch_size):
+            if len(rows) == batch_size:
+                yield crop_and_flip(images[rows]), labels[rows]
+
+
+def input_pipeline(batch_size: int) -> Callable[[int], None]:
+    """Makes a function that draws batches on one core."""
+    from benchmarks.input_pipeline import batches_of, one_core, pixels
+
+    one_core()
+    torch.set_num_threads(1)
+    images, labels = (torch.from_numpy(array) for array in pixels())
+    return batches_of(batches(images, labels, batch_size))
 
 
 def gumbel_softmax(classes: int, rows: int) -> Callable[[int], None]:

@@ -8,12 +8,9 @@ results/benchmarks/train_step.*. Needs `pip install -e '.[bench]'`.
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-import jsonargparse
 import keras
 import matplotlib.figure
 import numpy as np
@@ -36,11 +33,19 @@ SIDES = {
 PRODUCT = 2048  # the side of the matrices that the machine's rate is taken with
 
 
-def training(width: int, precision: str, batch_size: int) -> Callable[[int], None]:
-    """Makes a function that takes training steps on one batch, as `train` does."""
+def training(
+    width: int, precision: str, batch_size: int, feed: str = "one batch"
+) -> Callable[[int], None]:
+    """Makes a function that takes training steps as `train` does.
+
+    Args:
+        width, precision, batch_size: As in a config.
+        feed: `one batch`, again and again, or `the pipeline`, with as many images as
+            CIFAR-100 has.
+    """
     draws = np.random.default_rng(0)
-    pixels = draws.integers(0, 256, (batch_size, 32, 32, 3), dtype="uint8")
-    split = data.Split(pixels, draws.integers(0, 100, batch_size).astype("int32"))
+    pixels = draws.integers(0, 256, (50_000, 32, 32, 3), dtype="uint8")
+    split = data.Split(pixels, draws.integers(0, 100, len(pixels)).astype("int32"))
     names = [str(i) for i in range(100)]
     config = Config(
         dataset="cifar100",
@@ -49,12 +54,11 @@ def training(width: int, precision: str, batch_size: int) -> Callable[[int], Non
         batch_size=batch_size,
         steps_per_execution=10,
     )
-    many = data.Split(np.repeat(pixels, 100, axis=0), np.repeat(split.labels, 100))
-    loaded = data.Data("one batch", many, split, split, names, None, None, "")
+    loaded = data.Data("random", split, split, split, names, None, None, "")
     model = train.build(config, loaded, precision)
-    batches = tf.data.Dataset.from_tensors(
-        (tf.constant(pixels), tf.one_hot(split.labels, 100))
-    ).repeat()
+    batches = data.training_batches(split, 100, config)
+    if feed == "one batch":
+        batches = batches.take(1).cache().repeat()
 
     def steps(count: int):
         model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
@@ -155,8 +159,8 @@ def markdown(result: dict) -> str:
     lines = [
         "# A training step, beside PyTorch's",
         "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}, PyTorch "
-        f"{result['torch']}. Medians of {result['rounds']} rounds of "
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
+        f"Medians of {result['rounds']} rounds of "
         f"{result['steps']} steps on one batch of {result['batch_size']}.",
         "",
         "![Speed beside PyTorch's](train_step.png)",
@@ -176,10 +180,8 @@ def markdown(result: dict) -> str:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m benchmarks.train_step",
-        description="Times a training step beside PyTorch's.",
-        exit_on_error=False,
+    parser = measure.parser(
+        "train_step", "Times a training step beside PyTorch's.", rounds=7
     )
     parser.add_argument("--widths", type=list[int], default=[16, 64])
     parser.add_argument(
@@ -187,8 +189,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=10, help="Of a measurement.")
-    parser.add_argument("--rounds", type=int, default=7, help="Measurements of each.")
-    parser.add_argument("--out", type=Path, default="results/benchmarks")
     given = parse(parser, argv)
     machine = measure.machine()
     rows = []
@@ -201,7 +201,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     result = {
         "made_by": "python -m benchmarks.train_step",
         "machine": machine,
-        "torch": importlib.metadata.version("torch"),
         "batch_size": given.batch_size,
         "steps": given.steps,
         "rounds": given.rounds,

@@ -72,6 +72,8 @@ class Config:
             it, shapes100 otherwise.
         label: The classes, where the data set has both: fine (100) or coarse (20).
         image_size: The side to which a folder's images are resized.
+        initial_size: The side to which the first training images are resized; it grows
+            to theirs by two thirds of the epochs. 0 trains at full size throughout.
         backbone: The network under the head.
         width: The filters of its first block; the next three double it each.
         dropblock: The rate of DropBlock, for resnet12.
@@ -99,11 +101,13 @@ class Config:
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
     image_size: int = 32
+    initial_size: int = 0
     backbone: Literal["resnet12", "plain_cnn"] = "resnet12"
     width: int = 16
     dropblock: float = 0.0
     epochs: int = 15
     batch_size: int = 128
+    optimizer: Literal["sgd", "muon"] = "sgd"
     learning_rate: float = 0.2
     warmup_epochs: float = 1.0
     weight_decay: float = 5e-3

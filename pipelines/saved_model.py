@@ -43,6 +43,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
         path: The folder to write.
         scratch: A folder for the file of names on its way to `assets/`.
     """
+    model = fold_batch_norm(model)
     head = model.layers[-1]
     logits = keras.Model(model.input, head.input)
     size = model.input_shape[1]
@@ -85,6 +86,49 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     if isinstance(head, GumbelHead):
         signatures["sample"] = function(sample, input_signature=[pixels, seeds])
     tf.saved_model.save(served, str(path), signatures=signatures)
+
+
+def fold_batch_norm(model: keras.Model) -> keras.Model:
+    """A model's equal for inference, faster: convolutions do their normalisation too.
+
+    Batch normalisation by moving averages multiplies and adds constants, a channel
+    each, which go into the kernel and the bias of the convolution before it.
+
+    Args:
+        model: A functional model.
+
+    Returns:
+        A model with folded weights of its own, and the layers of `model` for the rest.
+    """
+    convolutions = {
+        id(layer.output): layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias
+    }
+    folded = {
+        norm.name: convolutions[id(norm.input)]
+        for norm in model.layers
+        if isinstance(norm, keras.layers.BatchNormalization)
+        and id(norm.input) in convolutions
+    }
+    names = {convolution.name for convolution in folded.values()}
+
+    def clone(layer):
+        if layer.name in names:
+            return layer.from_config(layer.get_config() | {"use_bias": True})
+        return layer
+
+    def call(layer, inputs, **options):
+        return inputs if layer.name in folded else layer(inputs, **options)
+
+    made = keras.models.clone_model(model, clone_function=clone, call_function=call)
+    for name, convolution in folded.items():
+        norm = model.get_layer(name)
+        scale = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon)
+        made.get_layer(convolution.name).set_weights(
+            [convolution.kernel * scale, norm.beta - norm.moving_mean * scale]
+        )
+    return made
 
 
 def without_noise(model: keras.Model) -> Callable:

@@ -24,6 +24,7 @@ from tensorboard.plugins.hparams import api as hparams
 import kerasoft
 from kerasoft import heads, losses
 from kerasoft.callbacks import TemperatureLogger
+from kerasoft.optimizers import SGD, Muon
 from kerasoft.schedules import FlooredExponentialDecay
 from pipelines import data, saved_model
 from pipelines.config import (
@@ -181,6 +182,8 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
             "width": config.width,
             "input_shape": dataset.test.images.shape[1:],
         }
+        if config.initial_size:
+            options["input_shape"] = (None, None, 3)
         if config.backbone == "resnet12":
             model = kerasoft.resnet12(
                 **options,
@@ -190,12 +193,7 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
             )
         else:
             model = kerasoft.plain_cnn(**options)
-        optimizer = keras.optimizers.SGD(
-            learning_rate(config, steps),
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=config.weight_decay or None,
-        )
+        optimizer = make_optimizer(config, steps)
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "raw_temperature"]
         )
@@ -228,6 +226,19 @@ def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
     if config.hard:
         options["hard"] = True
     return heads.get(config.head, **options)
+
+
+def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    """The config's optimiser, with its learning-rate schedule."""
+    rate, decay = learning_rate(config, steps), config.weight_decay
+    if config.optimizer == "muon":
+        return Muon(
+            rate,
+            weight_decay=decay,
+            adam_weight_decay=decay,
+            exclude_layers=["logits"],
+        )
+    return SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay or None)
 
 
 def temperature_schedule(annealing: Annealing, total_steps: int):
@@ -306,7 +317,7 @@ class Progress(keras.callbacks.Callback):
 
 def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
     """The trained model in float32 and on one device, which every machine has."""
-    alone = dataclasses.replace(config, strategy="single")
+    alone = dataclasses.replace(config, strategy="single", initial_size=0)
     copy = build(alone, dataset, "float32")
     copy.set_weights(model.get_weights())
     return copy

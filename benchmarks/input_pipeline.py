@@ -1,0 +1,220 @@
+"""The input pipeline, alone and under training: `python -m benchmarks.input_pipeline`.
+
+Counts the images that are shuffled, cropped and flipped a second on one core by
+`pipelines.data`, by Keras's preprocessing layers and by PyTorch's own ops; then what
+training consumes, from the pipeline and from one batch again and again. Writes
+results/benchmarks/input_pipeline.*. Needs `pip install -e '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+import keras
+import matplotlib.figure
+import numpy as np
+
+from benchmarks import measure
+from benchmarks.sides import side
+from pipelines import data
+from pipelines.config import Config, command, parse
+from pipelines.figures import COLOURS
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+
+IMAGES = 50_000
+PIPELINES = {
+    "kerasoft": "benchmarks.input_pipeline:ours",
+    "Keras layers": "benchmarks.input_pipeline:keras_layers",
+    "PyTorch": "benchmarks.pytorch:input_pipeline",
+}
+FEEDS = ("one batch", "the pipeline")
+
+
+def one_core():
+    """Keeps this process, and the threads that it will start, to one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def pixels() -> data.Split:
+    """Random pixels, as many as CIFAR-100 has to train on."""
+    draws = np.random.default_rng(0)
+    images = draws.integers(0, 256, (IMAGES, 32, 32, 3), dtype="uint8")
+    return data.Split(images, draws.integers(0, 100, IMAGES).astype("int32"))
+
+
+def batches_of(batches: Iterable) -> Callable[[int], None]:
+    """A function that draws a number of batches."""
+    drawn = iter(batches)
+
+    def draw(count: int):
+        for _ in range(count):
+            next(drawn)
+
+    return draw
+
+
+def ours(batch_size: int) -> Callable[[int], None]:
+    """Makes a function that draws batches as `pipelines.train` does."""
+    one_core()
+    config = Config(dataset="cifar100", batch_size=batch_size)
+    return batches_of(data.training_batches(pixels(), 100, config))
+
+
+def keras_layers(batch_size: int) -> Callable[[int], None]:
+    """Makes a function that draws batches augmented by Keras's layers."""
+    one_core()
+    crop = keras.layers.RandomCrop(32, 32, seed=0)
+    flip = keras.layers.RandomFlip("horizontal", seed=1)
+    around = [[0, 0], [data.PADDING] * 2, [data.PADDING] * 2, [0, 0]]
+
+    def augmented(images, labels):
+        wide = tf.pad(images, around, "REFLECT")
+        return flip(crop(wide, training=True), training=True), tf.one_hot(labels, 100)
+
+    split = tf.data.Dataset.from_tensor_slices(tuple(pixels()))
+    shuffled = split.shuffle(IMAGES, seed=0).repeat().batch(batch_size)
+    return batches_of(
+        shuffled.map(augmented, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def compare(batch_size: int, batches: int, rounds: int) -> list[dict]:
+    """Images a second of each pipeline, in turn."""
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(side(maker, batch_size=batch_size))
+            for name, maker in PIPELINES.items()
+        }
+        for draw in sides.values():
+            draw(batches)
+        taken = {name: [] for name in sides}
+        for _ in range(rounds):
+            for name, draw in sides.items():
+                taken[name].append(draw(batches))
+    return [
+        {
+            "pipeline": name,
+            "images a second": batches * batch_size / statistics.median(seconds),
+            "to kerasoft": 1 / measure.ratio(seconds, taken["kerasoft"]),
+        }
+        for name, seconds in taken.items()
+    ]
+
+
+def training(
+    width: int, precision: str, batch_size: int, steps: int, rounds: int
+) -> dict:
+    """Images a second of training from each feed, and what the pipeline costs it."""
+    shared = {"width": width, "precision": precision, "batch_size": batch_size}
+    with contextlib.ExitStack() as stack:
+        sides = {
+            feed: stack.enter_context(
+                side("benchmarks.train_step:training", feed=feed, **shared)
+            )
+            for feed in FEEDS
+        }
+        for train in sides.values():
+            train(steps)
+        taken = {feed: [] for feed in FEEDS}
+        for _ in range(rounds):
+            for feed, train in sides.items():
+                taken[feed].append(train(steps))
+    speeds = {
+        feed: steps * batch_size / statistics.median(seconds)
+        for feed, seconds in taken.items()
+    }
+    slower = measure.ratio(*(taken[feed] for feed in reversed(FEEDS)))
+    return {"images a second": speeds, "loss": 1 - 1 / slower}
+
+
+def plot(result: dict) -> matplotlib.figure.Figure:
+    speeds = {row["pipeline"]: row["images a second"] for row in result["pipelines"]}
+    trained = result["training"]["images a second"]
+    speeds |= {f"training,\nfrom {feed}": speed for feed, speed in trained.items()}
+    made = matplotlib.figure.Figure((8, 4), layout="constrained")
+    axes = made.subplots()
+    colours = [COLOURS[0]] * len(PIPELINES) + [COLOURS[1]] * len(FEEDS)
+    bars = axes.barh(list(speeds), list(speeds.values()), color=colours)
+    axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds.values()], padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("images a second: a pipeline on one core, training on all")
+    return made
+
+
+def markdown(result: dict) -> str:
+    trained = result["training"]
+    consumed = trained["images a second"]["one batch"]
+    lines = [
+        "# The input pipeline",
+        "",
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}. Medians of "
+        f"{result['rounds']} rounds, batches of {result['batch_size']}, shuffled, "
+        "padded by reflection, cropped and flipped. Each pipeline has one core.",
+        "",
+        "![Images a second](input_pipeline.png)",
+        "",
+        "| pipeline | images a second on one core | to kerasoft's | "
+        "to what training consumes |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['pipeline']} | {row['images a second']:,.0f} "
+        f"| {row['to kerasoft']:.2f} | {row['images a second'] / consumed:.1f} |"
+        for row in result["pipelines"]
+    ]
+    lines += [
+        "",
+        f"Training at width {result['width']} in {result['precision']}, on all cores:",
+        "",
+        "| fed from | images a second |",
+        "|---|---:|",
+    ]
+    lines += [
+        f"| {feed} | {speed:,.0f} |"
+        for feed, speed in trained["images a second"].items()
+    ]
+    lines += ["", f"The pipeline costs training {trained['loss']:.1%} of its speed."]
+    return "\n".join(lines) + "\n"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = measure.parser(
+        "input_pipeline", "Times the input pipeline, alone and under training.", 7
+    )
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--precision", type=str, default="mixed_bfloat16")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--batches", type=int, default=100, help="Of a measurement.")
+    parser.add_argument(
+        "--steps", type=int, default=50, help="Of a measurement of training."
+    )
+    given = parse(parser, argv)
+    machine = measure.machine()
+    pipelines = compare(given.batch_size, given.batches, given.rounds)
+    trained = training(
+        given.width, given.precision, given.batch_size, given.steps, given.rounds
+    )
+    result = {
+        "made_by": "python -m benchmarks.input_pipeline",
+        "machine": machine,
+        "width": given.width,
+        "precision": given.precision,
+        "batch_size": given.batch_size,
+        "rounds": given.rounds,
+        "pipelines": pipelines,
+        "training": trained,
+    }
+    measure.publish(given.out, "input_pipeline", result, markdown(result), plot(result))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Keras's optimisers, where a network of many small kernels has them do too much."""
+
+import keras
+from keras import backend, ops
+
+register = keras.saving.register_keras_serializable(package="kerasoft")
+
+
+@register
+class SGD(keras.optimizers.SGD):
+    """`keras.optimizers.SGD`, one op a variable on TensorFlow.
+
+    The same arguments, state and numbers as Keras's. On the TensorFlow backend, the
+    momentum and the variable are updated together, and the learning rate is worked out
+    once a step, where Keras works out its schedule again for the weight decay of every
+    variable.
+
+    Args:
+        *args: The arguments of `keras.optimizers.SGD`.
+        **kwargs: The same, by name.
+
+    Example:
+
+    >>> kernel = keras.Variable([1.0, 2.0])
+    >>> optimizer = SGD(0.1, momentum=0.9, nesterov=True)
+    >>> optimizer.apply([np.array([1.0, 1.0], "float32")], [kernel])
+    >>> print(np.round(kernel.numpy(), 3))
+    [0.81 1.81]
+    """
+
+    @property
+    def _fused(self):
+        if backend.backend() != "tensorflow" or not self.momentum:
+            return False
+        import tensorflow as tf
+
+        return tf.distribute.get_strategy().num_replicas_in_sync == 1
+
+    def _apply_weight_decay(self, variables):
+        if not self._fused:  # else it is part of the update
+            super()._apply_weight_decay(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if not self._fused:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        rate = tf.cast(learning_rate, variable.dtype)
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            variable.assign_sub(variable * (rate * self.weight_decay))
+        momentum = self.momentums[self._get_variable_index(variable)]
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=momentum.value.handle,
+            lr=rate,
+            grad=tf.convert_to_tensor(gradient, variable.dtype),
+            momentum=tf.cast(self.momentum, variable.dtype),
+            use_nesterov=self.nesterov,
+        )
+
+
+@register
+class Muon(keras.optimizers.Muon):
+    """`keras.optimizers.Muon`, which takes the kernels of convolutions as matrices.
+
+    Keras's leaves to AdamW whatever is not a matrix, in a convolutional network nearly
+    all. Here a kernel of shape `(height, width, inputs, outputs)` is the matrix
+    `(height * width * inputs, outputs)`.
+
+    Args:
+        *args: The arguments of `keras.optimizers.Muon`.
+        **kwargs: The same, by name.
+
+    Reference:
+        [Jordan et al., 2024](https://kellerjordan.github.io/posts/muon/), and
+        [Liu et al., 2025](https://arxiv.org/abs/2502.16982), equation 4, for the scale.
+
+    Example:
+
+    >>> kernel = keras.Variable(np.zeros((3, 3, 8, 4), "float32"))
+    >>> optimizer = Muon(learning_rate=0.1, weight_decay=None)
+    >>> optimizer.apply([np.ones((3, 3, 8, 4), "float32")], [kernel])
+    >>> bool(np.all(kernel.numpy() < 0))
+    True
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4 and super()._should_use_adamw(variable)
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(super().lr_adjust(matrix), x.shape)
