@@ -7,8 +7,6 @@ entered = time.time()
 import json  # noqa: E402
 import sys  # noqa: E402
 
-import pipelines  # noqa: E402, F401  (keeps TensorFlow quiet)
-
 stages = {}
 last = entered
 
@@ -20,10 +18,12 @@ def done(stage: str):
     stages[stage], last = now - last, now
 
 
-import keras  # noqa: E402
-import tensorflow  # noqa: E402, F401
+import pipelines  # noqa: E402, F401  (imports TensorFlow)
 
-done("import TensorFlow and Keras")
+done("import TensorFlow")
+import keras  # noqa: E402
+
+done("import Keras")
 from pipelines import data, train  # noqa: E402
 from pipelines.config import Config  # noqa: E402
 

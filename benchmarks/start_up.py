@@ -22,7 +22,8 @@ from pipelines.figures import COLOURS
 
 STAGES = (
     "start Python",
-    "import TensorFlow and Keras",
+    "import TensorFlow",
+    "import Keras",
     "import the rest",
     "load the data",
     "build the model",

@@ -1,5 +1,7 @@
 """Keras's optimisers, where a network of many small kernels has them do too much."""
 
+import re
+
 import keras
 from keras import backend, ops
 
@@ -86,7 +88,9 @@ class Muon(keras.optimizers.Muon):
     """
 
     def _should_use_adamw(self, variable):
-        return len(variable.shape) != 4 and super()._should_use_adamw(variable)
+        if len(variable.shape) != 4:
+            return super()._should_use_adamw(variable)
+        return any(re.search(name, variable.path) for name in self.exclude_layers)
 
     def zeropower_via_newtonschulz5(self, x, steps):
         matrix = ops.reshape(x, (-1, x.shape[-1]))

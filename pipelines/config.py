@@ -79,8 +79,9 @@ class Config:
         dropblock: The rate of DropBlock, for resnet12.
         epochs: Passes over the training images.
         batch_size: Images in a step.
-        learning_rate: The peak of one warm-up and cosine decay, for SGD with Nesterov
-            momentum 0.9.
+        optimizer: `sgd`, with Nesterov momentum 0.9, or `muon`, which wants another
+            learning_rate and weight_decay.
+        learning_rate: The peak of one warm-up and cosine decay.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
@@ -165,6 +166,16 @@ class Config:
             "belongs to the backbone resnet12",
         )
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
+        self._require(
+            self.initial_size == 0 or 16 <= self.initial_size <= self.image_size,
+            "initial_size",
+            "must be 0, or at least 16 pixels and at most image_size",
+        )
+        self._require(
+            not (self.initial_size and self.dropblock),
+            "initial_size",
+            "must be 0 with dropblock, whose blocks are cut for images of one size",
+        )
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         self._require(

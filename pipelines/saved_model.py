@@ -98,7 +98,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         model: A functional model.
 
     Returns:
-        A model with folded weights of its own, and the layers of `model` for the rest.
+        A model with weights of its own.
     """
     convolutions = {
         id(layer.output): layer
@@ -111,23 +111,25 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
         if isinstance(norm, keras.layers.BatchNormalization)
         and id(norm.input) in convolutions
     }
-    names = {convolution.name for convolution in folded.values()}
+    with_bias = {convolution.name for convolution in folded.values()}
 
     def clone(layer):
-        if layer.name in names:
-            return layer.from_config(layer.get_config() | {"use_bias": True})
-        return layer
+        bias = {"use_bias": True} if layer.name in with_bias else {}
+        return layer.from_config(layer.get_config() | bias)
 
     def call(layer, inputs, **options):
         return inputs if layer.name in folded else layer(inputs, **options)
 
     made = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for name, convolution in folded.items():
-        norm = model.get_layer(name)
-        scale = norm.gamma / tf.sqrt(norm.moving_variance + norm.epsilon)
-        made.get_layer(convolution.name).set_weights(
-            [convolution.kernel * scale, norm.beta - norm.moving_mean * scale]
-        )
+    for layer in model.layers:
+        if layer.name in folded:
+            scale = layer.gamma / tf.sqrt(layer.moving_variance + layer.epsilon)
+            convolution = folded[layer.name]
+            made.get_layer(convolution.name).set_weights(
+                [convolution.kernel * scale, layer.beta - layer.moving_mean * scale]
+            )
+        elif layer.name not in with_bias:
+            made.get_layer(layer.name).set_weights(layer.get_weights())
     return made
 
 

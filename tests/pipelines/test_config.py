@@ -78,6 +78,13 @@ def test_annealing_by_flags():
         (["--seed", "-3"], "seed must be at least 0"),
         (["--image_size", "8"], "image_size must be at least 16"),
         (
+            ["--initial_size", "8"],
+            "initial_size must be 0, or at least 16.*Received: 8",
+        ),
+        (["--initial_size", "40"], "initial_size .*at most image_size. Received: 40"),
+        (["--initial_size=16", "--dropblock=0.1"], "initial_size must be 0 with drop"),
+        (["--optimizer", "adamx"], "optimizer must be .*muon.*Received: adamx"),
+        (
             ["--backbone=plain_cnn", "--dropblock=0.1"],
             "dropblock belongs to .*resnet12",
         ),
@@ -145,6 +152,8 @@ def test_run_names_tell_runs_apart():
         ),
         Config(dataset="cifar100", head="gumbel_softmax", temperature="learned"),
         Config(dataset="cifar100", strategy="mirrored"),
+        Config(dataset="cifar100", initial_size=16),
+        Config(dataset="cifar100", optimizer="muon"),
     ]
     names = [config.run_name for config in configs]
     assert len(set(names)) == len(names)
