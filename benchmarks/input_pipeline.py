@@ -71,7 +71,7 @@ def keras_layers(batch_size: int) -> Callable[[int], None]:
     one_core()
     crop = keras.layers.RandomCrop(32, 32, seed=0)
     flip = keras.layers.RandomFlip("horizontal", seed=1)
-    around = [[0, 0], [data.PADDING] * 2, [data.PADDING] * 2, [0, 0]]
+    around = [[0, 0], [Config.padding] * 2, [Config.padding] * 2, [0, 0]]
 
     def augmented(images, labels):
         wide = tf.pad(images, around, "REFLECT")

@@ -111,10 +111,9 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
     return ask
 
 
-def crop_and_flip(images):
-    """Reflects 4 pixels around each image, crops it back at random, flips half."""
+def crop_and_flip(images, padding: int):
+    """Reflects pixels around each image, crops it back at random, flips half."""
     count, height, width, _ = images.shape
-    padding = 4
     top, left = torch.randint(-padding, padding + 1, (2, count, 1))
     rows, columns = top + torch.arange(height), left + torch.arange(width)
     flipped = torch.rand(count, 1) < 0.5
@@ -127,12 +126,12 @@ def crop_and_flip(images):
     return images[image, rows[:, :, None], columns[:, None, :]]
 
 
-def batches(images, labels, batch_size: int):
+def batches(images, labels, batch_size: int, padding: int = 4):
     """Shuffled, augmented batches without end."""
     while True:
         for rows in torch.randperm(len(images)).split(batch_size):
             if len(rows) == batch_size:
-                yield crop_and_flip(images[rows]), labels[rows]
+                yield crop_and_flip(images[rows], padding), labels[rows]
 
 
 def input_pipeline(batch_size: int) -> Callable[[int], None]:

@@ -85,6 +85,8 @@ class Config:
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
+        padding: Pixels that are reflected around each training image before it is
+            cropped back at random; 0 only flips.
         cutout: Side of a grey square laid over each training image, in pixels.
         mixup: Alpha of MixUp's Beta distribution; 0 turns it off.
         precision: Dtype policy. `auto` takes mixed_float16 on a GPU with tensor cores,
@@ -113,6 +115,7 @@ class Config:
     warmup_epochs: float = 1.0
     weight_decay: float = 5e-3
     label_smoothing: float = 0.0
+    padding: int = 4
     cutout: int = 0
     mixup: float = 0.0
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"] = "auto"
@@ -181,10 +184,11 @@ class Config:
         self._require(
             0 < self.learning_rate < math.inf, "learning_rate", "must be above 0"
         )
-        for name in ("warmup_epochs", "weight_decay", "cutout", "mixup"):
+        for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
             self._require(
                 0 <= getattr(self, name) < math.inf, name, "must not be negative"
             )
+        self._require(self.padding < 16, "padding", "must be below 16 pixels")
         for name in ("dropblock", "label_smoothing"):
             self._require(
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"

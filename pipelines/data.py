@@ -35,7 +35,6 @@ CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 DECISION_SECONDS = 8
 VALIDATION_SHARE = 0.1
 MAX_PIXELS = 2**26
-PADDING = 4
 GREY = 128
 GROWING_SHARE = 2 / 3
 
@@ -331,7 +330,7 @@ def training_batches(
     def batch_of(rows, step):
         x, y = tf.gather(images, rows), tf.one_hot(tf.gather(labels, rows), num_classes)
         seeds = tf.random.split(tf.stack([config.seed, step]), 3)
-        x = crop_and_flip(x, seeds[0])
+        x = crop_and_flip(x, config.padding, seeds[0])
         if config.initial_size:
             size = tf.gather(sizes, tf.minimum(step // steps, config.epochs - 1))
             x = tf.cond(tf.equal(size, full), lambda: x, lambda: resize(x, size))
@@ -349,13 +348,13 @@ def training_batches(
     )
 
 
-def crop_and_flip(images, seed):
-    """Reflects 4 pixels around each image, crops it back at random, flips half."""
+def crop_and_flip(images, padding: int, seed):
+    """Reflects pixels around each image, crops it back at random, flips half."""
     count, height, width, _ = images.shape
     seeds = tf.random.split(seed, 2)
     top, left = tf.unstack(
         tf.random.stateless_uniform(
-            (2, count, 1), seeds[0], -PADDING, PADDING + 1, tf.int32
+            (2, count, 1), seeds[0], -padding, padding + 1, tf.int32
         )
     )
     flipped = tf.random.stateless_uniform((count, 1), seeds[1]) < 0.5

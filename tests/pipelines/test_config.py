@@ -83,6 +83,7 @@ def test_annealing_by_flags():
         ),
         (["--initial_size", "40"], "initial_size .*at most image_size. Received: 40"),
         (["--initial_size=16", "--dropblock=0.1"], "initial_size must be 0 with drop"),
+        (["--padding", "16"], "padding must be below 16 pixels. Received: 16"),
         (["--optimizer", "adamx"], "optimizer must be .*muon.*Received: adamx"),
         (
             ["--backbone=plain_cnn", "--dropblock=0.1"],

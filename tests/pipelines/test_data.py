@@ -151,13 +151,15 @@ def test_crops_are_windows_of_the_reflected_image(seed):
             np.ascontiguousarray(window[:, ::-1]),
         )
     }
-    crops = data.crop_and_flip(tf.constant(np.stack([image] * 4)), [seed, 0])
+    crops = data.crop_and_flip(tf.constant(np.stack([image] * 4)), 4, [seed, 0])
     assert all(crop.tobytes() in windows for crop in crops.numpy())
 
 
 def test_crops_and_flips_take_every_place():
     image = np.arange(12 * 10, dtype="uint8").reshape(1, 12, 10, 1)
-    crops = data.crop_and_flip(tf.constant(np.repeat(image, 4000, 0)), [0, 0]).numpy()
+    crops = data.crop_and_flip(
+        tf.constant(np.repeat(image, 4000, 0)), 4, [0, 0]
+    ).numpy()
     assert len({crop.tobytes() for crop in crops}) == 9 * 9 * 2
 
 
