@@ -51,8 +51,7 @@ def resnet12(
             `None` to put out the logits.
         width: The filters of the four blocks: an integer `w` for
             `(w, 2 * w, 4 * w, 8 * w)`, or a tuple of four integers.
-        input_shape: Tuple of integers, at least 16 pixels on each side; `None` for a
-            side of any length.
+        input_shape: Tuple of integers, at least 16 pixels on each side.
         dropblock: Float in [0, 1), the rate of `DropBlock` after each block.
         block_size: Positive integer, the side of DropBlock's blocks.
         seed: Integer, the seed of DropBlock's choices.
@@ -94,7 +93,7 @@ def resnet12(
 
 def images(input_shape):
     """Begins a backbone: the input, and its pixels brought near 0."""
-    if any(side is not None and side < 16 for side in input_shape[:2]):
+    if min(input_shape[:2]) < 16:
         raise ValueError(
             "Images must measure at least 16 pixels on each side, because the network "
             f"halves them four times. Received: input_shape={input_shape}"

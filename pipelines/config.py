@@ -72,8 +72,6 @@ class Config:
             it, shapes100 otherwise.
         label: The classes, where the data set has both: fine (100) or coarse (20).
         image_size: The side to which a folder's images are resized.
-        initial_size: The side to which the first training images are resized; it grows
-            to theirs by two thirds of the epochs. 0 trains at full size throughout.
         backbone: The network under the head.
         width: The filters of its first block; the next three double it each.
         dropblock: The rate of DropBlock, for resnet12.
@@ -104,7 +102,6 @@ class Config:
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
     image_size: int = 32
-    initial_size: int = 0
     backbone: Literal["resnet12", "plain_cnn"] = "resnet12"
     width: int = 16
     dropblock: float = 0.0
@@ -169,16 +166,6 @@ class Config:
             "belongs to the backbone resnet12",
         )
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
-        self._require(
-            self.initial_size == 0 or 16 <= self.initial_size <= self.image_size,
-            "initial_size",
-            "must be 0, or at least 16 pixels and at most image_size",
-        )
-        self._require(
-            not (self.initial_size and self.dropblock),
-            "initial_size",
-            "must be 0 with dropblock, whose blocks are cut for images of one size",
-        )
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
         self._require(

@@ -36,7 +36,6 @@ DECISION_SECONDS = 8
 VALIDATION_SHARE = 0.1
 MAX_PIXELS = 2**26
 GREY = 128
-GROWING_SHARE = 2 / 3
 
 
 class Split(NamedTuple):
@@ -258,7 +257,7 @@ def read_image(file) -> np.ndarray:
         raise InputError(f"not an image that can be read ({error}).") from error
 
 
-def resize(images, size):
+def resize(images, size: int):
     """Resizes uint8 images to a square, the same way for training and for serving."""
     resized = tf.image.resize(images, (size, size), antialias=True)
     return tf.cast(tf.clip_by_value(tf.round(resized), 0, 255), tf.uint8)
@@ -285,21 +284,6 @@ def steps_per_epoch(split: Split, config: Config) -> int:
     return steps // config.steps_per_execution * config.steps_per_execution
 
 
-def training_sizes(config: Config, full: int) -> list[int]:
-    """The side of the training images in each epoch, in multiples of 4 pixels.
-
-    It grows linearly from `initial_size` and is full in the last third of the epochs.
-    """
-    if not config.initial_size:
-        return [full] * config.epochs
-    growing = GROWING_SHARE * config.epochs
-    sizes = (
-        config.initial_size + epoch / growing * (full - config.initial_size)
-        for epoch in range(config.epochs)
-    )
-    return [full if size >= full else int(size) // 4 * 4 for size in sizes]
-
-
 def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Dataset:
     """Batches of images and one-hot labels, in order and as they are."""
     return (
@@ -316,8 +300,6 @@ def training_batches(
     """Shuffled, augmented batches without end, from the start of `first_epoch`."""
     steps = steps_per_epoch(split, config)
     images, labels = tf.constant(split.images), tf.constant(split.labels)
-    full = split.images.shape[1]
-    sizes = tf.constant(training_sizes(config, full))
 
     def epoch_of(epoch):
         order = _shuffled(len(split.labels), tf.stack([config.seed, epoch]))
@@ -331,9 +313,6 @@ def training_batches(
         x, y = tf.gather(images, rows), tf.one_hot(tf.gather(labels, rows), num_classes)
         seeds = tf.random.split(tf.stack([config.seed, step]), 3)
         x = crop_and_flip(x, config.padding, seeds[0])
-        if config.initial_size:
-            size = tf.gather(sizes, tf.minimum(step // steps, config.epochs - 1))
-            x = tf.cond(tf.equal(size, full), lambda: x, lambda: resize(x, size))
         if config.cutout:
             x = cutout(x, config.cutout, seeds[1])
         if config.mixup:

@@ -182,8 +182,6 @@ def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
             "width": config.width,
             "input_shape": dataset.test.images.shape[1:],
         }
-        if config.initial_size:
-            options["input_shape"] = (None, None, 3)
         if config.backbone == "resnet12":
             model = kerasoft.resnet12(
                 **options,
@@ -317,7 +315,7 @@ class Progress(keras.callbacks.Callback):
 
 def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
     """The trained model in float32 and on one device, which every machine has."""
-    alone = dataclasses.replace(config, strategy="single", initial_size=0)
+    alone = dataclasses.replace(config, strategy="single")
     copy = build(alone, dataset, "float32")
     copy.set_weights(model.get_weights())
     return copy

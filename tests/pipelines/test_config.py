@@ -77,12 +77,7 @@ def test_annealing_by_flags():
         (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),
         (["--seed", "-3"], "seed must be at least 0"),
         (["--image_size", "8"], "image_size must be at least 16"),
-        (
-            ["--initial_size", "8"],
-            "initial_size must be 0, or at least 16.*Received: 8",
-        ),
-        (["--initial_size", "40"], "initial_size .*at most image_size. Received: 40"),
-        (["--initial_size=16", "--dropblock=0.1"], "initial_size must be 0 with drop"),
+        (),
         (["--padding", "16"], "padding must be below 16 pixels. Received: 16"),
         (["--optimizer", "adamx"], "optimizer must be .*muon.*Received: adamx"),
         (
@@ -153,7 +148,6 @@ def test_run_names_tell_runs_apart():
         ),
         Config(dataset="cifar100", head="gumbel_softmax", temperature="learned"),
         Config(dataset="cifar100", strategy="mirrored"),
-        Config(dataset="cifar100", initial_size=16),
         Config(dataset="cifar100", optimizer="muon"),
     ]
     names = [config.run_name for config in configs]

@@ -102,26 +102,6 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
     assert not np.array_equal(epoch(tiny, 0)[0][0], epoch(other, 0)[0][0])
 
 
-def test_images_grow_to_their_size(tiny):
-    config = dataclasses.replace(tiny, epochs=9, initial_size=16, image_size=32)
-    grown = [16, 16, 20, 24, 24, 28, 32, 32, 32]  # by 16 / 6 an epoch, a third in full
-    assert data.training_sizes(config, 32) == grown
-    loaded = data.load(config)
-    steps = data.steps_per_epoch(loaded.train, config)
-    batches = list(data.training_batches(loaded.train, 3, config).take(9 * steps + 1))
-    sides = [x.shape[1] for x, _ in batches]
-    assert sides == [side for side in grown for _ in range(steps)] + [32]
-    full = dataclasses.replace(config, initial_size=0)
-    assert data.training_sizes(full, 32) == [32] * 9
-    for (x, y), (same, target) in zip(
-        batches, data.training_batches(loaded.train, 3, full), strict=False
-    ):
-        np.testing.assert_array_equal(x, data.resize(same, x.shape[1]))
-        np.testing.assert_array_equal(y, target)
-    resumed = data.training_batches(loaded.train, 3, config, first_epoch=3)
-    np.testing.assert_array_equal(next(iter(resumed))[0], batches[3 * steps][0])
-
-
 def test_an_epoch_takes_each_image_at_most_once(tiny):
     loaded = data.load(tiny)
     numbered = data.Split(

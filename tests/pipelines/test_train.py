@@ -131,20 +131,12 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
     assert records[0]["metrics"] == records[1]["metrics"]
 
 
-@pytest.mark.parametrize("backbone", ["plain_cnn", "resnet12"])
-def test_images_grow_and_muon_steps(tiny, tmp_path, backbone):
+def test_muon_trains(tiny, tmp_path):
     config = dataclasses.replace(
-        tiny,
-        backbone=backbone,
-        image_size=24,
-        initial_size=16,
-        epochs=4,
-        optimizer="muon",
-        learning_rate=0.02,
-        weight_decay=0.01,
+        tiny, epochs=4, optimizer="muon", learning_rate=0.02, weight_decay=0.01
     )
-    history = read_history(train.train(config, tmp_path))
-    assert history["accuracy"][-1] > 0.9
+    record = saved_model.read_record(train.train(config, tmp_path))
+    assert record["metrics"]["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["straight", "resumed"])
