@@ -23,16 +23,19 @@ Name = TypeVar("Name")
 ROUND_SECONDS = 0.02  # calls are repeated until a measurement takes as long
 
 
-def parser(name: str, description: str, rounds: int) -> jsonargparse.ArgumentParser:
-    """A parser of what every benchmark takes."""
+def parser(
+    name: str, description: str, rounds: int | None
+) -> jsonargparse.ArgumentParser:
+    """A parser of what every benchmark takes; `rounds` where it repeats itself."""
     made = jsonargparse.ArgumentParser(
         prog=f"python -m benchmarks.{name}",
         description=description,
         exit_on_error=False,
     )
-    made.add_argument(
-        "--rounds", type=int, default=rounds, help="Measurements of each."
-    )
+    if rounds:
+        made.add_argument(
+            "--rounds", type=int, default=rounds, help="Measurements of each."
+        )
     made.add_argument("--out", type=Path, default="results/benchmarks")
     return made
 

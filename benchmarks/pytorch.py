@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+from pipelines import data, train
+from pipelines.config import Config
 
 
 class Block(nn.Module):
@@ -142,6 +148,136 @@ def input_pipeline(batch_size: int) -> Callable[[int], None]:
     torch.set_num_threads(1)
     images, labels = (torch.from_numpy(array) for array in pixels())
     return batches_of(batches(images, labels, batch_size))
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon on kernels as matrices, scaled as in Keras and `kerasoft.optimizers`."""
+
+    def __init__(self, kernels, lr: float, weight_decay: float):
+        super().__init__(kernels, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for kernel in group["params"]:
+                momentum = self.state[kernel].setdefault(
+                    "momentum", torch.zeros_like(kernel)
+                )
+                momentum.mul_(0.95).add_(kernel.grad)
+                update = (kernel.grad + 0.95 * momentum).flatten(1)
+                scale = 0.2 * max(update.shape) ** 0.5
+                kernel.mul_(1 - group["lr"] * group["weight_decay"])
+                step = orthogonal(update).view_as(kernel)
+                kernel.sub_(step, alpha=group["lr"] * scale)
+
+
+def orthogonal(matrix):
+    """Five Newton-Schulz steps to the nearest orthogonal matrix."""
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x.T if tall else x
+
+
+def speedrun(config: dict) -> Callable[[str], None]:
+    """Makes a function that trains the speedrun's recipe, as `speedrun.ours` does."""
+    from benchmarks.speedrun import keep
+
+    recipe = Config(**config)
+    read = data.load(recipe)
+    (images, labels), validation, test = (
+        (torch.from_numpy(split.images), torch.from_numpy(split.labels).long())
+        for split in (read.train, read.validation, read.test)
+    )
+    half = train.dtype_policy(recipe.precision) == "mixed_bfloat16"
+
+    def trained(out: str):
+        started = time.perf_counter()
+        torch.manual_seed(recipe.seed)
+        model = initialised(recipe.width).to(memory_format=torch.channels_last)
+        optimizers = optimizers_of(model, recipe)
+        steps = data.steps_per_epoch(read.train, recipe)
+        drawn = batches(images, labels, recipe.batch_size, recipe.padding)
+        history = {"accuracy": [], "val_accuracy": []}
+        for epoch in range(recipe.epochs):
+            right = 0
+            for step in range(steps):
+                x, y = next(drawn)
+                rate = rate_of(epoch * steps + step, steps, recipe)
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    logits = model(x)
+                functional.cross_entropy(
+                    logits.float(), y, label_smoothing=recipe.label_smoothing
+                ).backward()
+                for optimizer, share in optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * share
+                    optimizer.step()
+                    optimizer.zero_grad()
+                right += int((logits.argmax(1) == y).sum())
+            history["accuracy"].append(right / (steps * recipe.batch_size))
+            history["val_accuracy"].append(accuracy(model, validation, half))
+        seconds = time.perf_counter() - started
+        keep(Path(out), seconds, accuracy(model, test, False), history)
+
+    return trained
+
+
+def initialised(width: int) -> ResNet12:
+    """The network with the initial weights of `kerasoft.resnet12`."""
+    model = ResNet12(width)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")
+    nn.init.xavier_uniform_(model.logits.weight)
+    nn.init.zeros_(model.logits.bias)
+    return model
+
+
+def optimizers_of(model: ResNet12, recipe):
+    """Muon for the convolutions and AdamW for the rest, with their learning rates.
+
+    Returns:
+        Pairs of an optimiser and its share of the recipe's learning rate.
+    """
+    kernels = [p for p in model.parameters() if p.ndim == 4]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    decay, share = recipe.weight_decay, train.ADAM_SHARE
+    muon = Muon(kernels, recipe.learning_rate, decay)
+    adamw = torch.optim.AdamW(
+        [
+            # Keras takes the decay by the whole learning rate, PyTorch by the share.
+            {"params": [model.logits.weight], "weight_decay": decay / share},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        eps=1e-7,
+    )
+    return (muon, 1.0), (adamw, share)
+
+
+def rate_of(step: int, steps: int, recipe) -> float:
+    """Linear warm-up to the peak, then cosine decay to 0 at the last step."""
+    warmup = round(recipe.warmup_epochs * steps)
+    if step < warmup:
+        return recipe.learning_rate * step / warmup
+    share = (step - warmup) / (recipe.epochs * steps - warmup)
+    return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
+
+
+@torch.no_grad()
+def accuracy(model: ResNet12, split: tuple, half: bool) -> float:
+    """The share of images that a network is right about."""
+    images, labels = split
+    model.eval()
+    right = 0
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        for x, y in zip(images.split(250), labels.split(250), strict=True):
+            right += int((model(x).argmax(1) == y).sum())
+    model.train()
+    return right / len(labels)
 
 
 def gumbel_softmax(classes: int, rows: int) -> Callable[[int], None]:

@@ -68,7 +68,8 @@ class Muon(keras.optimizers.Muon):
 
     Keras's leaves to AdamW whatever is not a matrix, in a convolutional network nearly
     all. Here a kernel of shape `(height, width, inputs, outputs)` is the matrix
-    `(height * width * inputs, outputs)`.
+    `(height * width * inputs, outputs)`, and its Newton-Schulz steps are taken on its
+    smaller side.
 
     Args:
         *args: The arguments of `keras.optimizers.Muon`.
@@ -92,9 +93,35 @@ class Muon(keras.optimizers.Muon):
             return super()._should_use_adamw(variable)
         return any(re.search(name, variable.path) for name in self.exclude_layers)
 
+    def _apply_weight_decay(self, variables):
+        rate = self.learning_rate  # Keras works its schedule out for each variable
+        for variable in variables:
+            adamw = self._should_use_adamw(variable)
+            decay = self.adam_weight_decay if adamw else self.weight_decay
+            if decay and self._use_weight_decay(variable):
+                kept = 1 - ops.cast(rate, variable.dtype) * decay
+                variable.assign(variable * kept)
+
     def zeropower_via_newtonschulz5(self, x, steps):
+        # Each step multiplies by a polynomial of the Gram matrix of the shorter side,
+        # so the steps are taken on that, and on x, which is far larger, once.
         matrix = ops.reshape(x, (-1, x.shape[-1]))
-        return ops.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+        tall = matrix.shape[0] > matrix.shape[1]
+        matrix = ops.transpose(matrix) if tall else matrix
+        matrix = matrix / (ops.norm(matrix) + 1e-7)
+        gram = matrix @ ops.transpose(matrix)
+        identity = ops.eye(gram.shape[0], dtype=gram.dtype)
+        product = identity
+        for _ in range(steps):
+            polynomial = (
+                self.muon_a * identity
+                + self.muon_b * gram
+                + self.muon_c * (gram @ gram)
+            )
+            product = polynomial @ product
+            gram = polynomial @ gram @ polynomial
+        matrix = product @ matrix
+        return ops.reshape(ops.transpose(matrix) if tall else matrix, x.shape)
 
     def lr_adjust(self, x):
         matrix = ops.reshape(x, (-1, x.shape[-1]))

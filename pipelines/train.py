@@ -42,6 +42,7 @@ STRATEGIES = {
     "single": tf.distribute.get_strategy,
     "mirrored": tf.distribute.MirroredStrategy,
 }
+ADAM_SHARE = 0.3  # of Muon's learning rate, for what is no kernel of a convolution
 LOSSES = {"matched": losses.matched_loss, "as_logits": losses.as_logits_loss}
 
 
@@ -234,6 +235,7 @@ def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
             rate,
             weight_decay=decay,
             adam_weight_decay=decay,
+            adam_lr_ratio=ADAM_SHARE,
             exclude_layers=["logits"],
         )
     return SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay or None)

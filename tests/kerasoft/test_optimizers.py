@@ -99,6 +99,32 @@ def test_muon_steps_along_the_nearest_orthogonal_matrix():
     np.testing.assert_allclose(along - np.diag(np.diag(along)), 0, atol=1e-2)
 
 
+@pytest.mark.parametrize("shape", [(18, 4), (4, 18), (6, 6), (200, 64)])
+def test_muons_steps_on_the_smaller_side_are_those_of_keras(shape):
+    matrix = np.random.default_rng(0).normal(size=shape).astype("float32")
+    ours, keras_own = (
+        make(1.0).zeropower_via_newtonschulz5(keras.ops.convert_to_tensor(matrix), 5)
+        for make in (Muon, keras.optimizers.Muon)
+    )
+    np.testing.assert_allclose(ours, keras_own, atol=2e-4)
+
+
+def test_muons_decay_is_that_of_keras():
+    def decayed(make):
+        optimizer = make(rate(), weight_decay=0.3, adam_weight_decay=0.1)
+        matrix = keras.Variable(np.ones((2, 3), "float32"), name="matrix")
+        bias = keras.Variable(np.ones(3, "float32"), name="offset")
+        optimizer.build([matrix, bias])
+        for _ in range(3):
+            slopes = [keras.ops.zeros((2, 3)), keras.ops.zeros(3)]
+            optimizer.apply(slopes, [matrix, bias])
+        return [keras.ops.convert_to_numpy(v) for v in (matrix, bias)]
+
+    for one, other in zip(decayed(Muon), decayed(keras.optimizers.Muon), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+        assert np.all(one < 1)
+
+
 def test_muon_scales_its_step_by_the_larger_side():
     # Liu et al. (2025), equation 4: 0.2 * sqrt(max(A, B)) for a matrix A x B.
     def step(**options):
