@@ -197,7 +197,8 @@ def speedrun(config: dict) -> Callable[[str], None]:
     def trained(out: str):
         started = time.perf_counter()
         torch.manual_seed(recipe.seed)
-        model = initialised(recipe.width).to(memory_format=torch.channels_last)
+        model = initialised(recipe.width)
+        model = model.to(memory_format=torch.channels_last)  # pyright: ignore
         optimizers = optimizers_of(model, recipe)
         steps = data.steps_per_epoch(read.train, recipe)
         drawn = batches(images, labels, recipe.batch_size, recipe.padding)

@@ -80,9 +80,10 @@ def test_means_and_ratio():
         for side, seconds in (("Keras", 10.0), ("PyTorch", 21.0))
         for seed in (0, 1, 2)
     ]
-    means = speedrun.summary(found)
-    assert means["Keras"]["seconds"] == 11
-    assert means["Keras"]["to PyTorch"] == 0.5
+    means = speedrun.means(found)
+    assert [means[side]["seconds"] for side in speedrun.SIDES] == [11, 22]
+    assert speedrun.ratio(found) == 0.5  # of 10 / 21, 11 / 22 and 12 / 23
+    assert speedrun.ratio(found[:3]) is None
 
 
 @pytest.mark.slow
