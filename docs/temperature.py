@@ -1,0 +1,137 @@
+"""The figures of temperature.md.
+
+    python docs/temperature.py
+
+It prints the tables, from results/temperature/comparison.json, which `python -m
+pipelines.run experiments/temperature.yaml` wrote, and measures the estimators of
+gradients through a sample, which go to results/temperature/estimators.json.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from kerasoft import ops
+from pipelines.figures import name_of_temperature, temperatures
+from pipelines.tables import percent
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+
+RESULTS = Path(__file__).parents[1] / "results" / "temperature"
+HEADS = ("gumbel_softmax", "log_gumbel_softmax")
+METRICS = ("accuracy", "nll", "ece")
+CLASSES, DRAWS = 10, 50_000
+TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+
+
+def table(comparison: dict, loss: str, samples: bool) -> str:
+    """Accuracy, NLL and ECE of both heads by temperature.
+
+    Args:
+        comparison: What `pipelines.evaluate` wrote.
+        loss: `matched` or `as_logits`.
+        samples: Whether the probabilities are means over noisy draws.
+    """
+    (part,) = comparison["tables"]
+    rows = {}
+    for row in part["rows"]:
+        config = part["runs"][row["run"]]["config"]
+        if config["loss"] == loss and bool(row["samples"]) == samples:
+            name = name_of_temperature(part["runs"][row["run"]])
+            rows[config["head"], name] = row
+    head = [f"{metric}, {name}" for name in ("Gumbel", "log-Gumbel") for metric in
+            ("accuracy", "NLL", "ECE")]  # fmt: skip
+    lines = [
+        "| temperature | " + " | ".join(head) + " |",
+        "|---" + "|---:" * len(head) + "|",
+    ]
+    for name in temperatures(part):
+        cells = [
+            number(rows[one, name], metric)
+            for one in HEADS
+            for metric in METRICS
+            if (one, name) in rows
+        ]
+        if cells:
+            lines.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(lines)
+
+
+def number(row: dict, metric: str) -> str:
+    """A metric of a row, with half the width of its interval."""
+    value = row["metrics"][metric]
+    if metric == "ece":
+        return f"{value:.3f}"
+    low, high = row["intervals"][metric]
+    if metric == "accuracy":
+        return f"{percent(value).removesuffix(' %')} ± {50 * (high - low):.2f} %"
+    return f"{value:.3f} ± {(high - low) / 2:.3f}"
+
+
+def estimators() -> list[dict]:
+    """Bias and noise of the gradient through a sample, by temperature.
+
+    Of E[f(z)], z one-hot of a categorical distribution over 10 classes, and f the
+    squared distance to a fixed point, the gradient by the logits has a closed form.
+    Beside it: the means and the spreads of two estimators over many draws, as shares of
+    the length of the true gradient. What the spread adds to the squared length of the
+    difference of a mean of so many draws is taken off again.
+    """
+    draws = np.random.default_rng(0)
+    logits = draws.normal(size=CLASSES).astype("float32")
+    target = draws.dirichlet(np.ones(CLASSES)).astype("float32")
+    p = ops.softmax(logits).numpy()
+    values = np.sum((np.eye(CLASSES) - target) ** 2, axis=1)
+    exact = p * (values - p @ values)
+    noise = ops.gumbel_noise((DRAWS, CLASSES), seed=0)
+    rows = []
+    for temperature in TEMPERATURES:
+        row: dict = {"temperature": temperature}
+        for name, hard in (("relaxed", False), ("straight-through", True)):
+            x = tf.constant(np.repeat(logits[None], DRAWS, axis=0))
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                z = ops.gumbel_softmax(x, temperature, noise, hard=hard)
+                distance = tf.reduce_sum((z - target) ** 2)
+            found = tf.convert_to_tensor(tape.gradient(distance, x)).numpy()
+            mean, spread = found.mean(axis=0), found.var(axis=0).sum()
+            away = np.sum((mean - exact) ** 2) - spread / DRAWS
+            length = np.linalg.norm(exact)
+            row[name] = {
+                "bias": float(np.sqrt(max(away, 0)) / length),
+                "noise": float(np.sqrt(spread) / length),
+            }
+        rows.append(row)
+    return rows
+
+
+def table_of_estimators(rows: list[dict]) -> str:
+    """Bias and noise of both estimators by temperature."""
+    lines = [
+        "| temperature | bias, relaxed | noise, relaxed | bias, straight-through | "
+        "noise, straight-through |",
+        "|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        cells = [
+            f"{row[name][part]:.2f}"
+            for name in ("relaxed", "straight-through")
+            for part in ("bias", "noise")
+        ]
+        lines.append("| " + " | ".join([f"{row['temperature']:g}", *cells]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    measured = estimators()
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(measured, indent=1) + "\n"
+    (RESULTS / "estimators.json").write_text(text, "utf-8")
+    compared = json.loads((RESULTS / "comparison.json").read_text("utf-8"))
+    for loss, samples in (("matched", False), ("matched", True), ("as_logits", False)):
+        print(table(compared, loss, samples), end="\n\n")
+    print(table_of_estimators(measured))
