@@ -1,13 +1,15 @@
 """A training step beside PyTorch's: `python -m benchmarks.train_step`.
 
-Trains ResNet-12 on one batch, again and again, in Keras and in PyTorch (eager, and
-compiled), each in a process of its own and in turn, and writes
+Trains ResNet-12 on one batch, again and again, in Keras (with kerasoft's layers, and
+with its own) and in PyTorch (eager, and compiled), each in a process of its own and in
+turn, and writes
 results/benchmarks/train_step.*. Needs `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -27,6 +29,7 @@ import tensorflow as tf  # isort: skip
 
 SIDES = {
     "Keras": ("benchmarks.train_step:training", {}),
+    "Keras, its own layers": ("benchmarks.train_step:training", {"plain": True}),
     "PyTorch, eager": ("benchmarks.pytorch:training", {"compiled": False}),
     "PyTorch, compiled": ("benchmarks.pytorch:training", {"compiled": True}),
 }
@@ -34,7 +37,11 @@ PRODUCT = 2048  # the side of the matrices that the machine's rate is taken with
 
 
 def training(
-    width: int, precision: str, batch_size: int, feed: str = "one batch"
+    width: int,
+    precision: str,
+    batch_size: int,
+    feed: str = "one batch",
+    plain: bool = False,
 ) -> Callable[[int], None]:
     """Makes a function that takes training steps as `train` does.
 
@@ -42,7 +49,12 @@ def training(
         width, precision, batch_size: As in a config.
         feed: `one batch`, again and again, or `the pipeline`, with as many images as
             CIFAR-100 has.
+        plain: Whether batch normalisation and SGD are Keras's own, not kerasoft's.
     """
+    if plain:
+        resnet12 = importlib.import_module("kerasoft.resnet12")
+        vars(resnet12)["BatchNormalization"] = keras.layers.BatchNormalization
+        vars(train)["SGD"] = keras.optimizers.SGD
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (50_000, 32, 32, 3), dtype="uint8")
     split = data.Split(pixels, draws.integers(0, 100, len(pixels)).astype("int32"))
@@ -118,7 +130,7 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
                 taken[name].append(seconds(steps))
             taken["products"].append(products(5))
     rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
-    torch_sides = [name for name in taken if name != "Keras"]
+    torch_sides = [name for name in taken if name.startswith("PyTorch")]
     better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
     rows = []
     for name, seconds in taken.items():
@@ -138,12 +150,12 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
 
 def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
     settings = list(dict.fromkeys((row["width"], row["precision"]) for row in rows))
-    made = matplotlib.figure.Figure((8, 4.5), layout="constrained")
+    made = matplotlib.figure.Figure((10, 4.5), layout="constrained")
     axes = made.subplots()
     for i, name in enumerate(SIDES):
         heights = [row["to the better"] for row in rows if row["side"] == name]
-        places = np.arange(len(settings)) + 0.27 * (i - 1)
-        bars = axes.bar(places, heights, 0.25, label=name, color=COLOURS[i])
+        places = np.arange(len(settings)) + 0.21 * (i - 1.5)
+        bars = axes.bar(places, heights, 0.2, label=name, color=COLOURS[i])
         speeds = [row["images a second"] for row in rows if row["side"] == name]
         axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize="small")
     axes.axhline(1, color=COLOURS[7], linewidth=1)

@@ -72,8 +72,7 @@ def test_both_sides_are_timed(tmp_path):
     rows = json.loads((tmp_path / "train_step.json").read_text())["rows"]
     assert [row["side"] for row in rows] == list(train_step.SIDES)
     assert all(row["images a second"] > 0 for row in rows)
-    assert max(row["to the better"] for row in rows[1:]) == pytest.approx(1, rel=0.5)
-    assert 1.0 in [row["to the better"] for row in rows[1:]]
+    assert 1.0 in [r["to the better"] for r in rows if r["side"].startswith("PyTorch")]
 
 
 def test_a_side_that_fails_is_noticed():
