@@ -53,8 +53,9 @@ def training(
     """
     if plain:
         resnet12 = importlib.import_module("kerasoft.resnet12")
-        vars(resnet12)["BatchNormalization"] = keras.layers.BatchNormalization
-        vars(train)["SGD"] = keras.optimizers.SGD
+        own = {resnet12: keras.layers.BatchNormalization, train: keras.optimizers.SGD}
+        for module, part in own.items():
+            setattr(module, part.__name__, part)
     draws = np.random.default_rng(0)
     pixels = draws.integers(0, 256, (50_000, 32, 32, 3), dtype="uint8")
     split = data.Split(pixels, draws.integers(0, 100, len(pixels)).astype("int32"))
