@@ -101,6 +101,51 @@ def test_the_documents_show_the_table_of_the_results(pytestconfig, writeup, file
     assert made in (pytestconfig.rootpath / file).read_text("utf-8")
 
 
+@pytest.fixture(scope="module")
+def temperature(pytestconfig):
+    """The document on temperature, its script, and the comparison that it is about."""
+    path = pytestconfig.rootpath / "docs" / "temperature.py"
+    made = script(path)
+    compared = json.loads((made.RESULTS / "comparison.json").read_text("utf-8"))
+    return path.with_suffix(".md").read_text("utf-8"), made, compared
+
+
+def test_the_document_on_temperature_shows_the_results(temperature):
+    text, made, compared = temperature
+    for loss, samples in (("matched", False), ("matched", True), ("as_logits", False)):
+        table = made.table(compared, loss, samples)
+        assert table in text
+        assert table.count("\n") == (11 if loss == "as_logits" else 14)
+
+
+def test_the_document_on_temperature_shows_the_estimators(temperature):
+    text, made, _ = temperature
+    kept = json.loads((made.RESULTS / "estimators.json").read_text("utf-8"))
+    assert made.table_of_estimators(kept) in text
+    for found, expected in zip(made.estimators(), kept, strict=True):
+        for name in ("relaxed", "straight-through"):
+            assert found[name] == pytest.approx(expected[name], rel=0.05, abs=0.05)
+    for name in ("relaxed", "straight-through"):
+        assert np.all(np.diff([row[name]["bias"] for row in kept]) > 0)
+        assert np.all(np.diff([row[name]["noise"] for row in kept]) < 0)
+
+
+def test_accuracy_has_a_hill_over_temperature(temperature):
+    _, made, compared = temperature
+    (table,) = compared["tables"]
+    for head in made.HEADS:
+        by = {
+            config["temperature"]: row["metrics"]["accuracy"]
+            for row in table["rows"]
+            for config in [table["runs"][row["run"]]["config"]]
+            if config["head"] == head and config["loss"] == "matched"
+            if not row["samples"] and isinstance(config["temperature"], float)
+        }
+        assert by[0.25] < by[0.5] < by[1.0]
+        assert by[10.0] < by[5.0] < max(by[2.0], by[3.0])
+        assert abs(by[-1.5] - max(by.values())) < 0.015
+
+
 def test_the_results_are_what_the_explanation_stands_on(writeup):
     def accuracies(head, loss):
         return [

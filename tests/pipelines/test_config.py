@@ -77,7 +77,6 @@ def test_annealing_by_flags():
         (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),
         (["--seed", "-3"], "seed must be at least 0"),
         (["--image_size", "8"], "image_size must be at least 16"),
-        (),
         (["--padding", "16"], "padding must be below 16 pixels. Received: 16"),
         (["--optimizer", "adamx"], "optimizer must be .*muon.*Received: adamx"),
         (
