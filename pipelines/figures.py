@@ -412,9 +412,18 @@ def draw_by_temperature(table: dict) -> matplotlib.figure.Figure:
             )
         axes.set_xticks(range(len(order)), order, rotation=45, ha="right")
         axes.set(xlabel="temperature", ylabel=words)
+        if words == "NLL":  # a wrong loss costs ten times the right one's
+            axes.set_yscale("log")
         axes.grid(alpha=0.3)
     handles, labels = panels[0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    made.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize="small",
+    )
     return made
 
 
