@@ -173,7 +173,8 @@ def markdown(result: dict) -> str:
         "",
         f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
         f"Medians of {result['rounds']} rounds of "
-        f"{result['steps']} steps (fewer of wider networks) on one batch of {result['batch_size']}.",
+        f"{result['steps']} steps (fewer of wider networks) on one batch of "
+        f"{result['batch_size']}.",
         "",
         "![Speed beside PyTorch's](train_step.png)",
         "",
