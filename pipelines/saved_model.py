@@ -43,7 +43,6 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
         path: The folder to write.
         scratch: A folder for the file of names on its way to `assets/`.
     """
-    model = fold_batch_norm(model)
     head = model.layers[-1]
     logits = keras.Model(model.input, head.input)
     size = model.input_shape[1]
@@ -86,51 +85,6 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     if isinstance(head, GumbelHead):
         signatures["sample"] = function(sample, input_signature=[pixels, seeds])
     tf.saved_model.save(served, str(path), signatures=signatures)
-
-
-def fold_batch_norm(model: keras.Model) -> keras.Model:
-    """A model's equal for inference, faster: convolutions do their normalisation too.
-
-    Batch normalisation by moving averages multiplies and adds constants, a channel
-    each, which go into the kernel and the bias of the convolution before it.
-
-    Args:
-        model: A functional model.
-
-    Returns:
-        A model with weights of its own.
-    """
-    convolutions = {
-        id(layer.output): layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D) and not layer.use_bias
-    }
-    folded = {
-        norm.name: convolutions[id(norm.input)]
-        for norm in model.layers
-        if isinstance(norm, keras.layers.BatchNormalization)
-        and id(norm.input) in convolutions
-    }
-    with_bias = {convolution.name for convolution in folded.values()}
-
-    def clone(layer):
-        bias = {"use_bias": True} if layer.name in with_bias else {}
-        return layer.from_config(layer.get_config() | bias)
-
-    def call(layer, inputs, **options):
-        return inputs if layer.name in folded else layer(inputs, **options)
-
-    made = keras.models.clone_model(model, clone_function=clone, call_function=call)
-    for layer in model.layers:
-        if layer.name in folded:
-            scale = layer.gamma / tf.sqrt(layer.moving_variance + layer.epsilon)
-            convolution = folded[layer.name]
-            made.get_layer(convolution.name).set_weights(
-                [convolution.kernel * scale, layer.beta - layer.moving_mean * scale]
-            )
-        elif layer.name not in with_bias:
-            made.get_layer(layer.name).set_weights(layer.get_weights())
-    return made
 
 
 def without_noise(model: keras.Model) -> Callable:

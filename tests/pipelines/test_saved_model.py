@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import kerasoft
 from kerasoft.heads import HEADS
 from pipelines import data, saved_model, train
 from pipelines.config import Config, InputError
@@ -44,25 +43,6 @@ def test_the_saved_model_answers_as_the_keras_model(head, tiny, loaded, tmp_path
     np.testing.assert_array_equal(answer["class"], expected.argmax(-1))
     names = np.array(loaded.class_names)[answer["class"]]
     np.testing.assert_array_equal(answer["class_name"].astype(str), names)
-
-
-@pytest.mark.parametrize("backbone", [kerasoft.resnet12, kerasoft.plain_cnn])
-def test_batch_normalisation_is_folded_into_the_convolutions(backbone):
-    model = backbone(7, head="log_softmax", width=4, input_shape=(16, 16, 3))
-    draws = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.set_weights(
-                [draws.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()]
-            )
-    before = model.get_weights()
-    folded = saved_model.fold_batch_norm(model)
-    kinds = [type(layer) for layer in folded.layers]
-    assert not any(issubclass(k, keras.layers.BatchNormalization) for k in kinds)
-    assert kinds[-1] is type(model.layers[-1])
-    np.testing.assert_allclose(folded(IMAGES), model(IMAGES), atol=1e-4)
-    for one, other in zip(model.get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("head", ["gumbel_softmax", "log_gumbel_softmax"])
