@@ -8,17 +8,14 @@ results/benchmarks/input_pipeline.*. Needs `pip install -e '.[bench]'`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import matplotlib.figure
-import numpy as np
 
 from benchmarks import measure
-from benchmarks.sides import side
 from pipelines import data
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
@@ -26,7 +23,6 @@ from pipelines.figures import COLOURS
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
 
-IMAGES = 50_000
 PIPELINES = {
     "kerasoft": "benchmarks.input_pipeline:ours",
     "Keras layers": "benchmarks.input_pipeline:keras_layers",
@@ -39,13 +35,6 @@ def one_core():
     """Keeps this process, and the threads that it will start, to one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-
-
-def pixels() -> data.Split:
-    """Random pixels, as many as CIFAR-100 has to train on."""
-    draws = np.random.default_rng(0)
-    images = draws.integers(0, 256, (IMAGES, 32, 32, 3), dtype="uint8")
-    return data.Split(images, draws.integers(0, 100, IMAGES).astype("int32"))
 
 
 def batches_of(batches: Iterable) -> Callable[[int], None]:
@@ -63,7 +52,9 @@ def ours(batch_size: int) -> Callable[[int], None]:
     """Makes a function that draws batches as `pipelines.train` does."""
     one_core()
     config = Config(dataset="cifar100", batch_size=batch_size)
-    return batches_of(data.training_batches(pixels(), 100, config))
+    return batches_of(
+        data.training_batches(measure.pixels(measure.IMAGES), 100, config)
+    )
 
 
 def keras_layers(batch_size: int) -> Callable[[int], None]:
@@ -77,8 +68,8 @@ def keras_layers(batch_size: int) -> Callable[[int], None]:
         wide = tf.pad(images, around, "REFLECT")
         return flip(crop(wide, training=True), training=True), tf.one_hot(labels, 100)
 
-    split = tf.data.Dataset.from_tensor_slices(tuple(pixels()))
-    shuffled = split.shuffle(IMAGES, seed=0).repeat().batch(batch_size)
+    split = tf.data.Dataset.from_tensor_slices(tuple(measure.pixels(measure.IMAGES)))
+    shuffled = split.shuffle(measure.IMAGES, seed=0).repeat().batch(batch_size)
     return batches_of(
         shuffled.map(augmented, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
     )
@@ -86,17 +77,10 @@ def keras_layers(batch_size: int) -> Callable[[int], None]:
 
 def compare(batch_size: int, batches: int, rounds: int) -> list[dict]:
     """Images a second of each pipeline, in turn."""
-    with contextlib.ExitStack() as stack:
-        sides = {
-            name: stack.enter_context(side(maker, batch_size=batch_size))
-            for name, maker in PIPELINES.items()
-        }
-        for draw in sides.values():
-            draw(batches)
-        taken = {name: [] for name in sides}
-        for _ in range(rounds):
-            for name, draw in sides.items():
-                taken[name].append(draw(batches))
+    options = {"batch_size": batch_size}
+    taken = measure.sides_in_turn(
+        {name: (maker, options, batches) for name, maker in PIPELINES.items()}, rounds
+    )
     return [
         {
             "pipeline": name,
@@ -112,19 +96,10 @@ def training(
 ) -> dict:
     """Images a second of training from each feed, and what the pipeline costs it."""
     shared = {"width": width, "precision": precision, "batch_size": batch_size}
-    with contextlib.ExitStack() as stack:
-        sides = {
-            feed: stack.enter_context(
-                side("benchmarks.train_step:training", feed=feed, **shared)
-            )
-            for feed in FEEDS
-        }
-        for train in sides.values():
-            train(steps)
-        taken = {feed: [] for feed in FEEDS}
-        for _ in range(rounds):
-            for feed, train in sides.items():
-                taken[feed].append(train(steps))
+    maker = "benchmarks.train_step:training"
+    taken = measure.sides_in_turn(
+        {feed: (maker, {**shared, "feed": feed}, steps) for feed in FEEDS}, rounds
+    )
     speeds = {
         feed: steps * batch_size / statistics.median(seconds)
         for feed, seconds in taken.items()

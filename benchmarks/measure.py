@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -15,11 +16,14 @@ from typing import TypeVar
 
 import jsonargparse
 import matplotlib.figure
+import numpy as np
 
-from pipelines import train
+from benchmarks.sides import side
+from pipelines import data, train
 from pipelines.run import all_cores
 
 Name = TypeVar("Name")
+IMAGES = 50_000  # as many as CIFAR-100 has to train on
 ROUND_SECONDS = 0.02  # calls are repeated until a measurement takes as long
 
 
@@ -67,6 +71,33 @@ def in_turn(
                 function()
             times[name].append((time.perf_counter() - started) / calls[name])
     return times
+
+
+def sides_in_turn(
+    sides: Mapping[str, tuple[str, dict, int]], rounds: int
+) -> dict[str, list[float]]:
+    """Starts sides, times a call of each in turn, and ends them.
+
+    Args:
+        sides: By name, a side's maker, the maker's options, and what to call it with.
+        rounds: How often to go through them all.
+
+    Returns:
+        Seconds per call, one number a round, by name.
+    """
+    with contextlib.ExitStack() as stack:
+        calls = {
+            name: functools.partial(stack.enter_context(side(maker, **options)), count)
+            for name, (maker, options, count) in sides.items()
+        }
+        return in_turn(calls, rounds)
+
+
+def pixels(count: int) -> data.Split:
+    """Random images of CIFAR-100's size, with labels."""
+    draws = np.random.default_rng(count)
+    images = draws.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
+    return data.Split(images, draws.integers(0, 100, count).astype("int32"))
 
 
 def ratio(times: list[float], reference: list[float]) -> float:

@@ -14,6 +14,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
+from benchmarks import measure
 from pipelines import data, train
 from pipelines.config import Config
 
@@ -93,8 +94,6 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
     """Makes a function that asks ONNX Runtime about images a number of times."""
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
-    from benchmarks.serving import images_of
-
     network = nn.Sequential(ResNet12(width), nn.LogSoftmax(-1)).eval()
     two = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
@@ -110,7 +109,7 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
         session = onnxruntime.InferenceSession(path)
 
     def ask(calls: int, count: int):
-        images = images_of(count)
+        images = measure.pixels(count).images
         for _ in range(calls):
             session.run(None, {"images": images})
 
@@ -142,11 +141,13 @@ def batches(images, labels, batch_size: int, padding: int = 4):
 
 def input_pipeline(batch_size: int) -> Callable[[int], None]:
     """Makes a function that draws batches on one core."""
-    from benchmarks.input_pipeline import batches_of, one_core, pixels
+    from benchmarks.input_pipeline import batches_of, one_core
 
     one_core()
     torch.set_num_threads(1)
-    images, labels = (torch.from_numpy(array) for array in pixels())
+    images, labels = (
+        torch.from_numpy(array) for array in measure.pixels(measure.IMAGES)
+    )
     return batches_of(batches(images, labels, batch_size))
 
 

@@ -33,11 +33,6 @@ SIDES = {
 ROUND_SECONDS = 0.3
 
 
-def images_of(count: int) -> np.ndarray:
-    draws = np.random.default_rng(count)
-    return draws.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
-
-
 def savedmodel(width: int) -> Callable[[int, int], None]:
     """Makes a function that asks a SavedModel about images a number of times."""
     model = kerasoft.resnet12(width=width, head="log_softmax")
@@ -48,7 +43,7 @@ def savedmodel(width: int) -> Callable[[int, int], None]:
     serve = served.signatures["serving_default"]
 
     def ask(calls: int, count: int):
-        images = images_of(count)
+        images = measure.pixels(count).images
         for _ in range(calls):
             serve(images=tf.constant(images))["log_probabilities"].numpy()
 

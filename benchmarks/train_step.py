@@ -8,7 +8,6 @@ results/benchmarks/train_step.*. Needs `pip install -e '.[bench]'`.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import statistics
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ import numpy as np
 
 import kerasoft
 from benchmarks import measure
-from benchmarks.sides import side
 from pipelines import data, train
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
@@ -56,9 +54,7 @@ def training(
         own = {resnet12: keras.layers.BatchNormalization, train: keras.optimizers.SGD}
         for module, part in own.items():
             setattr(module, part.__name__, part)
-    draws = np.random.default_rng(0)
-    pixels = draws.integers(0, 256, (50_000, 32, 32, 3), dtype="uint8")
-    split = data.Split(pixels, draws.integers(0, 100, len(pixels)).astype("int32"))
+    split = measure.pixels(measure.IMAGES)
     names = [str(i) for i in range(100)]
     config = Config(
         dataset="cifar100",
@@ -115,20 +111,13 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
         the share of the machine's rate of matrix products.
     """
     shared = {"width": width, "precision": precision, "batch_size": batch_size}
-    with contextlib.ExitStack() as stack:
-        sides = {
-            name: stack.enter_context(side(maker, **shared, **options))
-            for name, (maker, options) in SIDES.items()
-        }
-        product = "benchmarks.train_step:matrix_products"
-        products = stack.enter_context(side(product, precision=precision))
-        for seconds in (*sides.values(), products):
-            seconds(steps)  # compiles
-        taken = {name: [] for name in (*sides, "products")}
-        for _ in range(rounds):
-            for name, seconds in sides.items():
-                taken[name].append(seconds(steps))
-            taken["products"].append(products(5))
+    sides = {
+        name: (maker, {**shared, **options}, steps)
+        for name, (maker, options) in SIDES.items()
+    }
+    product = "benchmarks.train_step:matrix_products"
+    sides["products"] = product, {"precision": precision}, 5
+    taken = measure.sides_in_turn(sides, rounds)
     rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
     torch_sides = [name for name in taken if name.startswith("PyTorch")]
     better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
