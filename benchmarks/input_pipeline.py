@@ -2,7 +2,8 @@
 
 Counts the images that are shuffled, cropped and flipped a second on one core by
 `pipelines.data`, by Keras's preprocessing layers and by PyTorch's own ops; then what
-training consumes, from the pipeline and from one batch again and again. Writes
+training consumes, from the pipeline and from one batch again and again; then how long
+the end of an iterator takes with TensorFlow's autotuner and without. Writes
 results/benchmarks/input_pipeline.*. Needs `pip install -e '.[bench]'`.
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import matplotlib.figure
+import numpy as np
 
 from benchmarks import measure
 from pipelines import data
@@ -108,6 +111,22 @@ def training(
     return {"images a second": speeds, "loss": 1 - 1 / slower}
 
 
+def ends(autotuned: bool, count: int) -> list[float]:
+    """Seconds that the ends of iterators take, each after up to a second of use."""
+    options = tf.data.Options()
+    options.autotune.enabled = autotuned
+    batches = data.batches(measure.pixels(1000), 100).with_options(options)
+    taken = []
+    for used in np.random.default_rng(0).uniform(0, 1, count):
+        drawn = iter(batches)
+        next(drawn)
+        time.sleep(used)
+        started = time.perf_counter()
+        del drawn
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
 def plot(result: dict) -> matplotlib.figure.Figure:
     speeds = {row["pipeline"]: row["images a second"] for row in result["pipelines"]}
     trained = result["training"]["images a second"]
@@ -155,7 +174,19 @@ def markdown(result: dict) -> str:
         f"| {feed} | {speed:,.0f} |"
         for feed, speed in trained["images a second"].items()
     ]
-    lines += ["", f"The pipeline costs training {trained['loss']:.1%} of its speed."]
+    lines += [
+        "",
+        f"The pipeline costs training {trained['loss']:.1%} of its speed.",
+        "",
+        "Seconds that the end of an iterator takes, after up to a second of use:",
+        "",
+        "| TensorFlow's autotuner | mean | longest |",
+        "|---|---:|---:|",
+    ]
+    lines += [
+        f"| {side} | {statistics.mean(taken):.3f} | {max(taken):.3f} |"
+        for side, taken in result["ends of iterators"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -171,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--steps", type=int, default=50, help="Of a measurement of training."
     )
+    parser.add_argument("--ends", type=int, default=40, help="Iterators to end.")
     given = parse(parser, argv)
     machine = measure.machine()
     pipelines = compare(given.batch_size, given.batches, given.rounds)
@@ -186,6 +218,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "rounds": given.rounds,
         "pipelines": pipelines,
         "training": trained,
+        "ends of iterators": {
+            "on": ends(True, given.ends),
+            "off, as in kerasoft": ends(False, given.ends),
+        },
     }
     measure.publish(given.out, "input_pipeline", result, markdown(result), plot(result))
     return 0

@@ -174,6 +174,12 @@ def test_validation_batches_are_in_order_and_as_they_are(tiny):
     np.testing.assert_array_equal(labels, split.labels)
 
 
+def test_the_end_of_an_iterator_waits_for_no_autotuner(tiny):
+    split = data.load(tiny).validation
+    for batches in (data.batches(split, 3), data.training_batches(split, 3, tiny)):
+        assert batches.options().autotune.enabled is False
+
+
 def test_auto_decides_within_10_seconds_where_packets_vanish(
     tmp_path, monkeypatch, capsys
 ):
