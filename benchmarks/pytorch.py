@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import json
 import math
 import tempfile
 import time
@@ -90,12 +92,30 @@ def training(
     return steps
 
 
-def onnx_runtime(width: int) -> Callable[[int, int], None]:
-    """Makes a function that asks ONNX Runtime about images a number of times."""
+def step_op_times(width: int, precision: str, count: int) -> Callable[[str, int], None]:
+    """Makes a function that profiles training steps, eager, on `count` images."""
+    from benchmarks.op_times import kept
+
+    def ops(steps: Callable[[int], None], number: int) -> dict[str, float]:
+        with torch.profiler.profile() as profile:
+            steps(number)
+        return {
+            op.key: op.self_cpu_time_total / 1000 / number
+            for op in profile.key_averages()
+        }
+
+    return kept(training(width, precision, count, compiled=False), ops)
+
+
+def onnx_session(width: int, **options):
+    """A session of ONNX Runtime, with options, that serves the network."""
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     network = nn.Sequential(ResNet12(width), nn.LogSoftmax(-1)).eval()
     two = torch.zeros((2, 32, 32, 3), dtype=torch.uint8)
+    settings = onnxruntime.SessionOptions()
+    for name, value in options.items():
+        setattr(settings, name, value)
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/network.onnx"
         torch.onnx.export(
@@ -106,7 +126,12 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
             input_names=["images"],
             dynamic_shapes=({0: torch.export.Dim("count")},),
         )
-        session = onnxruntime.InferenceSession(path)
+        return onnxruntime.InferenceSession(path, settings)
+
+
+def onnx_runtime(width: int) -> Callable[[int, int], None]:
+    """Makes a function that asks ONNX Runtime about images a number of times."""
+    session = onnx_session(width)
 
     def ask(calls: int, count: int):
         images = measure.pixels(count).images
@@ -114,6 +139,31 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
             session.run(None, {"images": images})
 
     return ask
+
+
+def call_op_times(width: int, precision: str, count: int) -> Callable[[str, int], None]:
+    """Makes a function that profiles calls of ONNX Runtime with `count` images."""
+    from benchmarks.op_times import kept
+
+    del precision  # it serves in float32
+    ask = onnx_runtime(width)
+
+    def ops(_, number: int) -> dict[str, float]:
+        images = {"images": measure.pixels(count).images}
+        with tempfile.TemporaryDirectory() as folder:
+            session = onnx_session(
+                width, enable_profiling=True, profile_file_prefix=f"{folder}/profile"
+            )
+            for _ in range(number + 1):
+                session.run(None, images)
+            events = json.loads(Path(session.end_profiling()).read_text())
+        nodes = [e for e in events if e["name"].endswith("_kernel_time")]
+        taken = collections.Counter()
+        for node in nodes[len(nodes) // (number + 1) :]:  # without the first call
+            taken[node["args"]["op_name"]] += node["dur"] / 1000 / number
+        return dict(taken)
+
+    return kept(lambda calls: ask(calls, count), ops)
 
 
 def crop_and_flip(images, padding: int):

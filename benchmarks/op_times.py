@@ -1,0 +1,229 @@
+"""Where the time goes, op by op: `python -m benchmarks.op_times`.
+
+Profiles a training step of ResNet-12 in Keras and in PyTorch, and a serving call of
+its SavedModel and of ONNX Runtime, each with the library's own profiler, in a process
+of its own. Writes results/benchmarks/op_times.*. Needs `pip install -e '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.figure
+
+from benchmarks import measure, serving, train_step
+from benchmarks.sides import side
+from pipelines.config import command, parse
+from pipelines.figures import COLOURS
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+
+KINDS = {  # of ops, by their names in TensorFlow, PyTorch and ONNX Runtime
+    "convolutions": r"Conv2D$|mkldnn_convolution$|^(Nchwc|Fused)?Conv$",
+    "convolutions, gradient": r"Conv2DBackprop|convolution_backward",
+    "batch normalisation": r"FusedBatchNorm(V3|Ex)?$|native_batch_norm$|^BatchNorm",
+    "batch normalisation, gradient": r"FusedBatchNormGrad|batch_norm_backward",
+    "LeakyReLU": r"^LeakyRelu$|leaky_relu_?$",
+    "LeakyReLU, gradient": r"LeakyReluGrad|leaky_relu_backward",
+    "max-pooling": r"MaxPool|max_pool2d",
+}
+REST = "all else"
+OP = re.compile(r"[^:#]+:(\w+)(#.*)?")  # an event of TensorFlow's profiler: `node:op`
+TASKS = {
+    "a training step": {
+        "Keras": "benchmarks.op_times:keras_step",
+        "PyTorch": "benchmarks.pytorch:step_op_times",
+    },
+    "a serving call": {
+        "SavedModel": "benchmarks.op_times:savedmodel_call",
+        "ONNX Runtime": "benchmarks.pytorch:call_op_times",
+    },
+}
+
+
+def by_kind(milliseconds: Mapping[str, float]) -> dict[str, float]:
+    """Adds up the times of ops, by their kind."""
+    found = dict.fromkeys([*KINDS, REST], 0.0)
+    for op, taken in milliseconds.items():
+        kinds = [kind for kind, names in KINDS.items() if re.search(names, op)]
+        found[kinds[0] if kinds else REST] += taken
+    return found
+
+
+def tensorflow_ops(calls: Callable[[int], None], count: int) -> dict[str, float]:
+    """Milliseconds of each op of TensorFlow, a call."""
+    from tensorflow.tsl.profiler.protobuf import (  # pyright: ignore
+        xplane_pb2,
+    )
+
+    options = tf.profiler.experimental.ProfilerOptions(
+        host_tracer_level=2, python_tracer_level=0
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder, options):
+            calls(count)
+        (path,) = Path(folder).rglob("*.xplane.pb")
+        space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    taken = collections.Counter()
+    for plane in space.planes:
+        if "CPU" not in plane.name:
+            continue
+        for line in plane.lines:
+            for event in line.events:
+                name = plane.event_metadata[event.metadata_id].name
+                if op := OP.fullmatch(name):
+                    taken[op[1]] += event.duration_ps / 1e9 / count
+    return dict(taken)
+
+
+def kept(
+    calls: Callable[[int], None],
+    ops: Callable[[Callable[[int], None], int], dict[str, float]],
+) -> Callable[[str, int], None]:
+    """Makes a function that times calls, profiles as many, and writes to a file.
+
+    Args:
+        calls: Does a number of calls.
+        ops: From that and the number to milliseconds of each op, a call.
+
+    Returns:
+        The function of the file and the number of calls.
+    """
+
+    def measured(out: str, count: int):
+        calls(count)  # compiles
+        started = time.perf_counter()
+        calls(count)
+        wall = 1000 * (time.perf_counter() - started) / count
+        found = {"wall": wall, "kinds": by_kind(ops(calls, count))}
+        Path(out).write_text(json.dumps(found))
+
+    return measured
+
+
+def keras_step(width: int, precision: str, count: int) -> Callable[[str, int], None]:
+    """Makes a function that profiles training steps on `count` images."""
+    return kept(train_step.training(width, precision, count), tensorflow_ops)
+
+
+def savedmodel_call(
+    width: int, precision: str, count: int
+) -> Callable[[str, int], None]:
+    """Makes a function that profiles calls of a SavedModel with `count` images."""
+    del precision  # a SavedModel is in float32
+    ask = serving.savedmodel(width)
+    return kept(lambda calls: ask(calls, count), tensorflow_ops)
+
+
+def compare(width: int, precision: str, images: Mapping[str, int], count: int) -> dict:
+    """Profiles both sides of each task, one after the other.
+
+    Args:
+        width: Of ResNet-12.
+        precision: Of training.
+        images: How many each task takes at a time.
+        count: How many calls to time, and to profile.
+
+    Returns:
+        By task and side, the milliseconds of a call, and of each kind of op in it.
+    """
+    found = {}
+    for task, sides in TASKS.items():
+        found[task] = {}
+        for name, maker in sides.items():
+            options = {"width": width, "precision": precision, "count": images[task]}
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                side(maker, **options) as measured,
+            ):
+                out = Path(folder) / "ops.json"
+                measured(str(out), count)
+                found[task][name] = json.loads(out.read_text())
+    return found
+
+
+def plot(found: Mapping[str, Mapping[str, dict]]) -> matplotlib.figure.Figure:
+    made = matplotlib.figure.Figure((9, 4.5), layout="constrained")
+    for axes, (task, sides) in zip(made.subplots(2), found.items(), strict=True):
+        for name, taken in sides.items():
+            left = 0.0
+            for colour, (kind, ms) in zip(COLOURS, taken["kinds"].items(), strict=True):
+                label = kind if axes.get_subplotspec().is_first_row() else None
+                label = label if name == next(iter(sides)) else None
+                axes.barh(name, ms, left=left, color=colour, label=label)
+                left += ms
+            axes.plot([taken["wall"]], [name], "k|", markersize=24)
+        axes.invert_yaxis()
+        axes.set_title(f"{task}: milliseconds of ops; the line is the call", size=10)
+    made.legend(loc="outside right center", fontsize="small")
+    return made
+
+
+def markdown(result: dict) -> str:
+    lines = [
+        "# Where the time goes, op by op",
+        "",
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}. ResNet-12 "
+        f"of width {result['width']}; {result['count']} calls by the clock, then as "
+        "many under each library's own profiler. TensorFlow runs two ops at once where "
+        "it can, each slower then, so that its ops may add up to more than the call.",
+        "",
+        "![Milliseconds of each kind of op](op_times.png)",
+    ]
+    for task, sides in result["tasks"].items():
+        words = {"a training step": f", {result['precision']}, PyTorch eager"}
+        lines += [
+            "",
+            f"## {task.capitalize()} of {result['images'][task]} images"
+            f"{words.get(task, ', float32')}",
+            "",
+            f"| milliseconds | {' | '.join(sides)} |",
+            f"|---|{'---:|' * len(sides)}",
+        ]
+        for kind in [*KINDS, REST]:
+            taken = [side["kinds"][kind] for side in sides.values()]
+            if any(taken):
+                lines += [f"| {kind} | {' | '.join(f'{ms:.1f}' for ms in taken)} |"]
+        sums = [f"{sum(side['kinds'].values()):.1f}" for side in sides.values()]
+        walls = [f"{side['wall']:.1f}" for side in sides.values()]
+        lines += [f"| all ops | {' | '.join(sums)} |"]
+        lines += [f"| the call, by the clock | {' | '.join(walls)} |"]
+    return "\n".join(lines) + "\n"
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = measure.parser("op_times", "Shows where the time goes.", rounds=None)
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--precision", type=str, default="mixed_bfloat16")
+    parser.add_argument(
+        "--images", type=list[int], default=[128, 256], help="In a step, and a call."
+    )
+    parser.add_argument("--calls", type=int, default=20, help="To time, and profile.")
+    given = parse(parser, argv)
+    machine = measure.machine()
+    images = dict(zip(TASKS, given.images, strict=True))
+    result = {
+        "made_by": "python -m benchmarks.op_times",
+        "machine": machine,
+        "width": given.width,
+        "precision": given.precision,
+        "images": images,
+        "count": given.calls,
+        "tasks": compare(given.width, given.precision, images, given.calls),
+    }
+    measure.publish(
+        given.out, "op_times", result, markdown(result), plot(result["tasks"])
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    main()
