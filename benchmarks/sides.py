@@ -13,15 +13,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 
 @contextlib.contextmanager
-def side(maker: str, **options) -> Iterator[Callable[..., float]]:
+def side(
+    maker: str, variables: Mapping[str, str] | None = None, /, **options
+) -> Iterator[Callable[..., float]]:
     """Starts a side, and ends it.
 
     Args:
         maker: `module:function`, which makes what is timed from the options.
+        variables: Of the environment, beside those of this process.
         **options: Plain enough for JSON.
 
     Yields:
@@ -34,6 +37,7 @@ def side(maker: str, **options) -> Iterator[Callable[..., float]]:
         [sys.executable, "-m", "benchmarks.sides", maker, json.dumps(options)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        env={**os.environ, **(variables or {})},
         text=True,
     )
     assert process.stdin

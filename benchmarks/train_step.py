@@ -40,6 +40,7 @@ def training(
     batch_size: int,
     feed: str = "one batch",
     plain: bool = False,
+    **options,
 ) -> Callable[[int], None]:
     """Makes a function that takes training steps as `train` does.
 
@@ -48,6 +49,7 @@ def training(
         feed: `one batch`, again and again, or `the pipeline`, with as many images as
             CIFAR-100 has.
         plain: Whether batch normalisation and SGD are Keras's own, not kerasoft's.
+        **options: Others of a config.
     """
     if plain:
         resnet12 = importlib.import_module("kerasoft.resnet12")
@@ -61,6 +63,7 @@ def training(
         width=width,
         precision=precision,  # pyright: ignore
         batch_size=batch_size,
+        **options,
     )
     loaded = data.Data("random", split, split, split, names, None, None, "")
     model = train.build(config, loaded, precision)

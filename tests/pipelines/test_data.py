@@ -216,5 +216,10 @@ def test_a_data_set_asked_for_by_name_is_never_replaced(monkeypatch):
 
 def test_resizing_leaves_the_right_size_alone():
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype="uint8")
+    resized = tf.image.resize(images, (16, 16), antialias=True)  # the slow form
+    np.testing.assert_array_equal(resized, images)
     np.testing.assert_array_equal(data.resize(images, 16), images)
+    for sides in (16, 32), (32, 16), (32, 32):  # one side alone will not do
+        other = np.zeros((2, *sides, 3), "uint8")
+        assert data.resize(other, 16).shape == (2, 16, 16, 3)
     assert data.resize(images, 32).shape == (2, 32, 32, 3)
