@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
@@ -166,3 +167,48 @@ def test_the_results_are_what_the_explanation_stands_on(writeup):
     assert mistake < 0.15
     assert len(softmax) == len(log_softmax) == 3
     assert abs(np.mean(softmax) - np.mean(log_softmax)) < 0.015
+
+
+def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
+    root = pytestconfig.rootpath
+    text = " ".join((root / "docs" / "speed.md").read_text("utf-8").split())
+    readme = " ".join((root / "README.md").read_text("utf-8").split())
+
+    def result(name):
+        path = root / "results" / "benchmarks" / f"{name}.json"
+        return json.loads(path.read_text("utf-8"))
+
+    rows = {
+        (row["width"], row["precision"], row["side"]): row
+        for row in result("train_step")["rows"]
+    }
+    for width, precision, _ in rows:
+        cells = [
+            f"{row['to the better']:.2f} ({row['images a second']:,.0f})"
+            for row in (
+                rows[width, precision, "Keras"],
+                rows[width, precision, "Keras, its own layers"],
+            )
+        ]
+        assert f"| {width} | {precision} | {' | '.join(cells)} |" in text
+    for width in (16, 64):
+        ratio = rows[width, "mixed_bfloat16", "Keras"]["to the better"]
+        assert re.search(rf"{ratio:.2f} times (\S+ ){{0,9}}at width {width}", readme)
+
+    speedrun = result("speedrun")
+    ours = speedrun["means"]["Keras"]
+    seeds = [row for row in speedrun["runs"] if row["side"] == "Keras"]
+    told = ", ".join(f"{100 * row['test accuracy']:.2f}" for row in seeds)
+    assert f"seeds reach {told} %" in text
+    assert f"a mean of {100 * ours['test accuracy']:.2f} %" in text
+    assert f"a mean of {ours['seconds']:.0f} seconds" in text
+    assert f"takes {speedrun['to PyTorch']:.2f} of its time" in text
+    assert f"{100 * ours['test accuracy']:.2f} % on average" in readme
+
+    serving = {(row["images"], row["side"]): row for row in result("serving")["times"]}
+    served = serving[256, "SavedModel"]["to ONNX Runtime"]
+    assert f"serves {served:.2f} of ONNX Runtime's" in text
+    started = result("start_up")["seconds to the first step"]
+    assert f"[{started:.1f} seconds]" in text
+    for row in result("settings")["rows"][2:6]:
+        assert f"{row['settings']} {row['to none']:.2f}" in text.replace(" takes", "")
