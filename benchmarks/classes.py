@@ -163,19 +163,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--most", type=int, default=1_000_000, help="The largest number of classes."
     )
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     tf.get_logger().setLevel("ERROR")  # it warns of functions compiled in a loop
     classes = [10**power for power in range(1, 19) if 10**power <= given.most]
     found = time_heads(classes, given.rows, given.rounds)
-    result = {
-        "made_by": f"python -m benchmarks.classes --rows {given.rows} --rounds "
-        f"{given.rounds} --most {given.most}",
-        "machine": machine,
-        "rows": given.rows,
-        "rounds": given.rounds,
-        "times": found,
-        "exponents": exponents(found),
-    }
+    result = begun | {"times": found, "exponents": exponents(found)}
     measure.publish(
         given.out, "classes", result, markdown(result), plot(found, given.rows)
     )

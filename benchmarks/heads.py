@@ -183,18 +183,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=list[int], default=counts)
     parser.add_argument("--rows", type=int, default=16, help="Rows of logits a call.")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     found = []
     for count in given.classes:
         found += compare(count, given.rows, given.rounds)
         print(f"{count:,} classes: done", flush=True)
-    result = {
-        "made_by": f"python -m benchmarks.heads --rows {given.rows}",
-        "machine": machine,
-        "rows": given.rows,
-        "rounds": given.rounds,
-        "times": found,
-    }
+    result = begun | {"times": found}
     measure.publish(given.out, "heads", result, markdown(result), plot(found))
     return 0
 

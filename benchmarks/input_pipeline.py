@@ -204,18 +204,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--ends", type=int, default=40, help="Iterators to end.")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     pipelines = compare(given.batch_size, given.batches, given.rounds)
     trained = training(
         given.width, given.precision, given.batch_size, given.steps, given.rounds
     )
-    result = {
-        "made_by": "python -m benchmarks.input_pipeline",
-        "machine": machine,
-        "width": given.width,
-        "precision": given.precision,
-        "batch_size": given.batch_size,
-        "rounds": given.rounds,
+    result = begun | {
         "pipelines": pipelines,
         "training": trained,
         "ends of iterators": {

@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,20 @@ def parser(
         )
     made.add_argument("--out", type=Path, default="results/benchmarks")
     return made
+
+
+def begun(parser: jsonargparse.ArgumentParser, given: jsonargparse.Namespace) -> dict:
+    """What a result begins with: its command, with options, and the idle machine."""
+    options = {k: v for k, v in given.as_dict().items() if k != "out"}
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in options.items()}
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in plain.items()}
+    usual = parser.get_defaults()
+    told = [
+        f"--{name} {shlex.quote(words[name])}"
+        for name, value in options.items()
+        if value != usual[name]
+    ]
+    return {"made_by": " ".join([parser.prog, *told]), "machine": machine(), **plain}
 
 
 def in_turn(

@@ -171,7 +171,7 @@ def markdown(result: dict) -> str:
         "# Where the time goes, op by op",
         "",
         f"`{result['made_by']}`, on {measure.described(result['machine'])}. ResNet-12 "
-        f"of width {result['width']}; {result['count']} calls by the clock, then as "
+        f"of width {result['width']}; {result['calls']} calls by the clock, then as "
         "many under each library's own profiler. TensorFlow runs two ops at once where "
         "it can, each slower then, so that its ops may add up to more than the call.",
         "",
@@ -208,20 +208,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--calls", type=int, default=20, help="To time, and profile.")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     images = dict(zip(TASKS, given.images, strict=True))
-    result = {
-        "made_by": "python -m benchmarks.op_times",
-        "machine": machine,
-        "width": given.width,
-        "precision": given.precision,
-        "images": images,
-        "count": given.calls,
-        "tasks": compare(given.width, given.precision, images, given.calls),
-    }
-    measure.publish(
-        given.out, "op_times", result, markdown(result), plot(result["tasks"])
-    )
+    tasks = compare(given.width, given.precision, images, given.calls)
+    result = begun | {"images": images, "tasks": tasks}
+    measure.publish(given.out, "op_times", result, markdown(result), plot(tasks))
     return 0
 
 

@@ -130,15 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--images", type=list[int], default=[1, 256], help="Images at a time."
     )
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     found = compare(given.width, given.images, given.rounds)
-    result = {
-        "made_by": "python -m benchmarks.serving",
-        "machine": machine,
-        "width": given.width,
-        "rounds": given.rounds,
-        "times": found,
-    }
+    result = begun | {"times": found}
     measure.publish(given.out, "serving", result, markdown(result), plot(found))
     return 0
 

@@ -112,20 +112,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch_size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=20, help="Of a measurement.")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     rows = compare(
         given.width, given.precision, given.batch_size, given.steps, given.rounds
     )
-    result = {
-        "made_by": "python -m benchmarks.settings",
-        "machine": machine,
-        "width": given.width,
-        "precision": given.precision,
-        "batch_size": given.batch_size,
-        "steps": given.steps,
-        "rounds": given.rounds,
-        "rows": rows,
-    }
+    result = begun | {"rows": rows}
     measure.publish(given.out, "settings", result, markdown(result), plot(rows))
     return 0
 

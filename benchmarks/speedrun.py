@@ -184,12 +184,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--experiment", type=Path, default="experiments/speedrun.yaml")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     configs = [planned.config for planned in run.read(given.experiment)]
     found = compare(configs, given.beside)
-    result = {
-        "made_by": "python -m benchmarks.speedrun",
-        "machine": machine,
+    result = begun | {
         "recipe": dataclasses.asdict(configs[0]),
         "runs": found,
         "means": means(found),

@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = measure.parser("start_up", "Times the start of a training.", rounds=5)
     parser.add_argument("--dataset", type=str, default="auto")
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     dataset = data.resolve(given.dataset)
     start(dataset)
     starts = [start(dataset) for _ in range(given.rounds)]
@@ -94,11 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         name: statistics.median(one[name] for one in starts) for name in starts[0]
     }
     totals = [sum(one[name] for name in STAGES) for one in starts]
-    result = {
-        "made_by": "python -m benchmarks.start_up",
-        "machine": machine,
+    result = begun | {
         "dataset": dataset,
-        "rounds": given.rounds,
         "stages": stages,
         "seconds to the first step": statistics.median(totals),
     }

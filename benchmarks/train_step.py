@@ -200,21 +200,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="Of a measurement at width 16; in proportion fewer of a wider network.",
     )
     given = parse(parser, argv)
-    machine = measure.machine()
+    begun = measure.begun(parser, given)
     rows = []
     for width in given.widths:
         for precision in given.precisions:
             steps = max(1, given.steps * 16 // width)
             rows += compare(width, precision, given.batch_size, steps, given.rounds)
             print(f"width {width}, {precision}: done", flush=True)
-    result = {
-        "made_by": "python -m benchmarks.train_step",
-        "machine": machine,
-        "batch_size": given.batch_size,
-        "steps": given.steps,
-        "rounds": given.rounds,
-        "rows": rows,
-    }
+    result = begun | {"rows": rows}
     measure.publish(given.out, "train_step", result, markdown(result), plot(rows))
     return 0
 
