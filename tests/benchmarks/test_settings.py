@@ -25,6 +25,6 @@ def test_all_settings_train(tmp_path):
     assert rows[0]["to none"] == 1
     assert all(row["milliseconds a step"] > 0 for row in rows)
     told = (tmp_path / "settings.md").read_text()
-    assert "settings --width 4 --precision float32 --batch_size 8" in told
+    assert "--width 4 --precision float32 --batch_size 8" in told
     assert "`--steps_per_execution=10`" in told
     assert "`TF_NUM_INTEROP_THREADS=1`" in told
