@@ -36,12 +36,13 @@ KINDS = {  # of ops, by their names in TensorFlow, PyTorch and ONNX Runtime
 }
 REST = "all else"
 OP = re.compile(r"[^:#]+:(\w+)(#.*)?")  # an event of TensorFlow's profiler: `node:op`
+STEP, CALL = "a training step", "a serving call"
 TASKS = {
-    "a training step": {
+    STEP: {
         "Keras": "benchmarks.op_times:keras_step",
         "PyTorch": "benchmarks.pytorch:step_op_times",
     },
-    "a serving call": {
+    CALL: {
         "SavedModel": "benchmarks.op_times:savedmodel_call",
         "ONNX Runtime": "benchmarks.pytorch:call_op_times",
     },
@@ -113,11 +114,8 @@ def keras_step(width: int, precision: str, count: int) -> Callable[[str, int], N
     return kept(train_step.training(width, precision, count), tensorflow_ops)
 
 
-def savedmodel_call(
-    width: int, precision: str, count: int
-) -> Callable[[str, int], None]:
+def savedmodel_call(width: int, count: int) -> Callable[[str, int], None]:
     """Makes a function that profiles calls of a SavedModel with `count` images."""
-    del precision  # a SavedModel is in float32
     ask = serving.savedmodel(width)
     return kept(lambda calls: ask(calls, count), tensorflow_ops)
 
@@ -138,7 +136,8 @@ def compare(width: int, precision: str, images: Mapping[str, int], count: int) -
     for task, sides in TASKS.items():
         found[task] = {}
         for name, maker in sides.items():
-            options = {"width": width, "precision": precision, "count": images[task]}
+            policy = {"precision": precision} if task == STEP else {}
+            options = {"width": width, "count": images[task], **policy}
             with (
                 tempfile.TemporaryDirectory() as folder,
                 side(maker, **options) as measured,
@@ -178,11 +177,13 @@ def markdown(result: dict) -> str:
         "![Milliseconds of each kind of op](op_times.png)",
     ]
     for task, sides in result["tasks"].items():
-        words = {"a training step": f", {result['precision']}, PyTorch eager"}
+        words = {
+            STEP: f"{result['precision']}, PyTorch eager",
+            CALL: "float32",
+        }
         lines += [
             "",
-            f"## {task.capitalize()} of {result['images'][task]} images"
-            f"{words.get(task, ', float32')}",
+            f"## {task.capitalize()} of {result['images'][task]} images, {words[task]}",
             "",
             f"| milliseconds | {' | '.join(sides)} |",
             f"|---|{'---:|' * len(sides)}",

@@ -141,11 +141,10 @@ def onnx_runtime(width: int) -> Callable[[int, int], None]:
     return ask
 
 
-def call_op_times(width: int, precision: str, count: int) -> Callable[[str, int], None]:
+def call_op_times(width: int, count: int) -> Callable[[str, int], None]:
     """Makes a function that profiles calls of ONNX Runtime with `count` images."""
     from benchmarks.op_times import kept
 
-    del precision  # it serves in float32
     ask = onnx_runtime(width)
 
     def ops(_, number: int) -> dict[str, float]:

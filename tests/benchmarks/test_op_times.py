@@ -63,6 +63,6 @@ def test_every_side_is_profiled(tmp_path):
         assert sides.keys() == op_times.TASKS[task].keys()
         for side in sides.values():
             assert side["wall"] > 0
-            trained = task == "a training step"
+            trained = task == op_times.STEP
             assert side["kinds"]["convolutions"] > 0
             assert (side["kinds"]["convolutions, gradient"] > 0) == trained
