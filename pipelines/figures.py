@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,8 @@ def series(table: dict, words: str) -> dict[str, list[tuple]]:
 
     Returns:
         By the name of the series: temperature, value, and how far its interval
-        reaches below and above.
+        reaches below and above. No value stands where no line should lead on: between
+        the signs, and beside a temperature that is no number.
     """
     part, metric = BY_TEMPERATURE[words]
     order = temperatures(table)
@@ -208,7 +210,18 @@ def series(table: dict, words: str) -> dict[str, list[tuple]]:
             points.append((name, value, max(value - low, 0), max(high - value, 0)))
     for points in made.values():
         points.sort(key=lambda point: order.index(point[0]))
+        for i in reversed(range(1, len(points))):
+            if _line(points[i - 1][0]) != _line(points[i][0]):
+                points.insert(i, (points[i][0], math.nan, math.nan, math.nan))
     return made
+
+
+def _line(temperature: str) -> str | bool:
+    """What a line through temperatures keeps to: a sign, or one that is no number."""
+    try:
+        return float(temperature) > 0
+    except ValueError:
+        return temperature
 
 
 def by_temperature(table: dict, words: str) -> go.Figure:
