@@ -89,22 +89,25 @@ def in_turn(
 
 
 def sides_in_turn(
-    sides: Mapping[str, tuple[str, dict, int]], rounds: int
+    sides: Mapping[str, tuple[str, dict, int]],
+    rounds: int,
+    variables: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, list[float]]:
     """Starts sides, times a call of each in turn, and ends them.
 
     Args:
         sides: By name, a side's maker, the maker's options, and what to call it with.
         rounds: How often to go through them all.
+        variables: By name, those of the environment that a side has of its own.
 
     Returns:
         Seconds per call, one number a round, by name.
     """
     with contextlib.ExitStack() as stack:
-        calls = {
-            name: functools.partial(stack.enter_context(side(maker, **options)), count)
-            for name, (maker, options, count) in sides.items()
-        }
+        calls = {}
+        for name, (maker, options, count) in sides.items():
+            started = side(maker, (variables or {}).get(name), **options)
+            calls[name] = functools.partial(stack.enter_context(started), count)
         return in_turn(calls, rounds)
 
 

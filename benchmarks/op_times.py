@@ -16,9 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.patches
 
 from benchmarks import measure, serving, train_step
-from benchmarks.sides import side
+from benchmarks.sides import written
 from pipelines.config import command, parse
 from pipelines.figures import COLOURS
 
@@ -138,13 +139,7 @@ def compare(width: int, precision: str, images: Mapping[str, int], count: int) -
         for name, maker in sides.items():
             policy = {"precision": precision} if task == STEP else {}
             options = {"width": width, "count": images[task], **policy}
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                side(maker, **options) as measured,
-            ):
-                out = Path(folder) / "ops.json"
-                measured(str(out), count)
-                found[task][name] = json.loads(out.read_text())
+            found[task][name] = written(maker, count, **options)
     return found
 
 
@@ -153,15 +148,15 @@ def plot(found: Mapping[str, Mapping[str, dict]]) -> matplotlib.figure.Figure:
     for axes, (task, sides) in zip(made.subplots(2), found.items(), strict=True):
         for name, taken in sides.items():
             left = 0.0
-            for colour, (kind, ms) in zip(COLOURS, taken["kinds"].items(), strict=True):
-                label = kind if axes.get_subplotspec().is_first_row() else None
-                label = label if name == next(iter(sides)) else None
-                axes.barh(name, ms, left=left, color=colour, label=label)
+            for colour, ms in zip(COLOURS, taken["kinds"].values(), strict=True):
+                axes.barh(name, ms, left=left, color=colour)
                 left += ms
             axes.plot([taken["wall"]], [name], "k|", markersize=24)
         axes.invert_yaxis()
         axes.set_title(f"{task}: milliseconds of ops; the line is the call", size=10)
-    made.legend(loc="outside right center", fontsize="small")
+    kinds = zip(COLOURS, [*KINDS, REST], strict=True)
+    handles = [matplotlib.patches.Patch(color=c, label=kind) for c, kind in kinds]
+    made.legend(handles=handles, loc="outside right center", fontsize="small")
     return made
 
 

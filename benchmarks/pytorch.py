@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
@@ -107,8 +108,13 @@ def step_op_times(width: int, precision: str, count: int) -> Callable[[str, int]
     return kept(training(width, precision, count, compiled=False), ops)
 
 
-def onnx_session(width: int, **options):
-    """A session of ONNX Runtime, with options, that serves the network."""
+def onnx_runtime(width: int, **options) -> Callable[[int, int], None]:
+    """Makes a function that asks ONNX Runtime about images a number of times.
+
+    Args:
+        width: Of ResNet-12.
+        **options: Of the session, which the function has as its attribute `session`.
+    """
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
     network = nn.Sequential(ResNet12(width), nn.LogSoftmax(-1)).eval()
@@ -126,18 +132,14 @@ def onnx_session(width: int, **options):
             input_names=["images"],
             dynamic_shapes=({0: torch.export.Dim("count")},),
         )
-        return onnxruntime.InferenceSession(path, settings)
-
-
-def onnx_runtime(width: int) -> Callable[[int, int], None]:
-    """Makes a function that asks ONNX Runtime about images a number of times."""
-    session = onnx_session(width)
+        session = onnxruntime.InferenceSession(path, settings)
 
     def ask(calls: int, count: int):
         images = measure.pixels(count).images
         for _ in range(calls):
             session.run(None, {"images": images})
 
+    ask.session = session
     return ask
 
 
@@ -148,14 +150,12 @@ def call_op_times(width: int, count: int) -> Callable[[str, int], None]:
     ask = onnx_runtime(width)
 
     def ops(_, number: int) -> dict[str, float]:
-        images = {"images": measure.pixels(count).images}
         with tempfile.TemporaryDirectory() as folder:
-            session = onnx_session(
+            profiled: Any = onnx_runtime(
                 width, enable_profiling=True, profile_file_prefix=f"{folder}/profile"
             )
-            for _ in range(number + 1):
-                session.run(None, images)
-            events = json.loads(Path(session.end_profiling()).read_text())
+            profiled(number + 1, count)
+            events = json.loads(Path(profiled.session.end_profiling()).read_text())
         nodes = [e for e in events if e["name"].endswith("_kernel_time")]
         taken = collections.Counter()
         for node in nodes[len(nodes) // (number + 1) :]:  # without the first call

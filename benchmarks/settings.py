@@ -7,15 +7,12 @@ results/benchmarks/settings.*. Takes 11 minutes on two cores, most without oneDN
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import statistics
 from collections.abc import Sequence
 
 import matplotlib.figure
 
 from benchmarks import measure
-from benchmarks.sides import side
 from pipelines.config import command, parse
 from pipelines.figures import COLOURS
 
@@ -47,12 +44,14 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
     """
     shared = {"width": width, "precision": precision, "batch_size": batch_size}
     maker = "benchmarks.train_step:training"
-    with contextlib.ExitStack() as stack:
-        calls = {}
-        for name, (variables, options) in SETTINGS.items():
-            started = side(maker, variables, **shared, **options)
-            calls[name] = functools.partial(stack.enter_context(started), steps)
-        taken = measure.in_turn(calls, rounds)
+    taken = measure.sides_in_turn(
+        {
+            name: (maker, {**shared, **options}, steps)
+            for name, (_, options) in SETTINGS.items()
+        },
+        rounds,
+        {name: variables for name, (variables, _) in SETTINGS.items()},
+    )
     return [
         {
             "settings": name,

@@ -12,8 +12,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -62,6 +64,20 @@ def side(
             asking.close()
         process.wait()
         answering.close()
+
+
+def written(maker: str, /, *arguments, **options) -> dict:
+    """Starts a side, and reads the JSON that it writes to its first argument, a file.
+
+    Args:
+        maker: As in `side`.
+        *arguments: Of the call, after the file.
+        **options: As in `side`.
+    """
+    with tempfile.TemporaryDirectory() as folder, side(maker, **options) as called:
+        out = Path(folder) / "written.json"
+        called(str(out), *arguments)
+        return json.loads(out.read_text())
 
 
 def main(maker: str, options: str):

@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.figure
 
 from benchmarks import measure
-from benchmarks.sides import side
+from benchmarks.sides import written
 from pipelines import data, run, runs, saved_model, train
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
@@ -81,13 +81,8 @@ def compare(configs: Sequence[Config], beside: int) -> list[dict]:
         for name, maker in SIDES.items():
             if name != "Keras" and number >= beside:
                 continue
-            with (
-                tempfile.TemporaryDirectory() as folder,
-                side(maker, config=dataclasses.asdict(config)) as trained,
-            ):
-                out = Path(folder) / "run.json"
-                trained(str(out))
-                row = {"side": name, "seed": config.seed, **json.loads(out.read_text())}
+            trained = written(maker, config=dataclasses.asdict(config))
+            row = {"side": name, "seed": config.seed, **trained}
             found.append(row)
             print(
                 f"{name}, seed {config.seed}: {row['test accuracy']:.2%} in "

@@ -166,10 +166,8 @@ def temperatures(table: dict) -> list[str]:
         return []
 
     def order(name):
-        try:
-            return (0, float(name), name)
-        except ValueError:
-            return (1, 0.0, name)
+        number = _number(name)
+        return (number is None, number or 0.0, name)
 
     return sorted({name for _, name in tried}, key=order)
 
@@ -218,10 +216,16 @@ def series(table: dict, words: str) -> dict[str, list[tuple]]:
 
 def _line(temperature: str) -> str | bool:
     """What a line through temperatures keeps to: a sign, or one that is no number."""
+    number = _number(temperature)
+    return temperature if number is None else number > 0
+
+
+def _number(temperature: str) -> float | None:
+    """A temperature's number, from its name; none of a schedule and a learned one."""
     try:
-        return float(temperature) > 0
+        return float(temperature)
     except ValueError:
-        return temperature
+        return None
 
 
 def by_temperature(table: dict, words: str) -> go.Figure:

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from typing import Any
 
 import keras
@@ -82,3 +84,23 @@ def test_means_and_ratio():
     assert [means[side]["seconds"] for side in speedrun.SIDES] == [11, 22]
     assert speedrun.ratio(found) == 0.5  # of 10 / 21, 11 / 22 and 12 / 23
     assert speedrun.ratio(found[:3]) is None
+
+
+@pytest.mark.slow
+def test_both_sides_learn(photos, tmp_path):
+    recipe = dataclasses.asdict(
+        Config(
+            dataset=f"folder:{photos}",
+            optimizer="muon",
+            width=4,
+            batch_size=8,
+            epochs=6,
+            learning_rate=0.01,
+            precision="float32",
+        )
+    )
+    for maker in (speedrun.ours, pytorch.speedrun):
+        maker(recipe)(str(tmp_path / "run.json"))
+        kept = json.loads((tmp_path / "run.json").read_text())
+        assert kept["seconds"] > 0
+        assert kept["history"]["accuracy"][-1] > 0.8
