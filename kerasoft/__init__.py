@@ -3,14 +3,16 @@
 from kerasoft import callbacks, heads, losses, ops, schedules
 from kerasoft.plain_cnn import plain_cnn
 from kerasoft.resnet12 import resnet12
+from kerasoft.views import probabilities
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "callbacks",
     "heads",
     "losses",
     "ops",
     "plain_cnn",
+    "probabilities",
     "resnet12",
     "schedules",
 ]

@@ -1,5 +1,7 @@
 """Callbacks for the heads."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,8 +12,10 @@ class TemperatureLogger(keras.callbacks.Callback):
     """Adds the temperature that a head has reached to the logs of each epoch.
 
     Callbacks that come after it, such as `CSVLogger` and `TensorBoard`, write it
-    under `temperature`, and so does the history that `fit` returns. In a model
-    without a head that has a temperature it does nothing.
+    under `temperature`, and so does the history that `fit` returns. Heads are found at
+    any depth of the model; where there are several, each is logged as
+    `temperature_NAME`, by its layer's name. In a model without a head that has a
+    temperature it does nothing.
 
     Example:
 
@@ -24,9 +28,20 @@ class TemperatureLogger(keras.callbacks.Callback):
     [3.0]
     """
 
-    def on_epoch_end(self, epoch, logs=None):
-        for layer in self.model.layers:
-            if isinstance(layer, GumbelHead) and logs is not None:
-                logs["temperature"] = float(
-                    ops.convert_to_numpy(layer.current_temperature)
-                )
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        layers = self.model._flatten_layers()
+        heads = [layer for layer in layers if isinstance(layer, GumbelHead)]
+        if logs is None:
+            return
+        for key, head in zip(_keys(heads), heads, strict=True):
+            logs[key] = float(ops.convert_to_numpy(head.current_temperature))
+
+
+def _keys(heads: list[GumbelHead]) -> list[str]:
+    """What each head's temperature is logged as; the path where a name is not enough."""
+    if len(heads) == 1:
+        return ["temperature"]
+    names = [head.name for head in heads]
+    if len(set(names)) < len(names):
+        names = [head.path.replace("/", "_") for head in heads]
+    return [f"temperature_{name}" for name in names]

@@ -1,55 +1,139 @@
-"""The loss that matches a head, and the mismatch of which the name warns."""
+"""The losses that match the heads, and the loss that mistakes a head's output."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
-from keras import ops
+from keras import backend, ops
 
-from kerasoft import heads
+from kerasoft import _keras
 from kerasoft import ops as family
-from kerasoft.heads.base import register
+from kerasoft.ops import Tensor
 
-LOG_PROBABILITIES = {
-    "probabilities": lambda y: ops.log(ops.maximum(y, family.TINY)),
-    "sparse_probabilities": lambda y: ops.log(ops.maximum(y, family.TINY)),
-    "log_probabilities": lambda y: y,
-    "logits": family.log_softmax,
-}
+if TYPE_CHECKING:
+    from kerasoft.heads import Head
+
+register = keras.saving.register_keras_serializable(package="kerasoft")
+
+PROJECTIONS = {1.5: family.entmax15, 2.0: family.sparsemax}
+_LOGITS = "_kerasoft_logits"
 
 
 class HeadLoss(keras.losses.Loss):
     """Base of the losses: labels or distributions as targets, smoothed.
 
+    What all of them have in common:
+
+    - Targets are integer labels of the shape of `y_pred` without the axis of the
+      classes (or with 1 there), or distributions of the shape of `y_pred`. Labels are
+      looked up, never made one-hot.
+    - A label outside `0..N-1` raises an error where a value can be seen: on
+      TensorFlow, on PyTorch on the CPU, and on JAX outside `jit`. Elsewhere the loss
+      is NaN. It never costs nothing.
+    - Steps that a Keras mask hides, and labels equal to `ignore_class`, cost nothing,
+      and a mean is taken over the others.
+
     Args:
         label_smoothing: Float in [0, 1), the share of each target that is spread
             evenly over the classes.
+        ignore_class: Integer label that costs nothing, such as -1 for unlabelled
+            pixels, or `None`.
+        axis: Integer, the axis of the classes.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Raises:
-        ValueError: If `label_smoothing` is outside [0, 1).
+        ValueError: If `label_smoothing` is outside [0, 1), or `axis` or `ignore_class`
+            is not an integer.
     """
 
-    def __init__(self, label_smoothing=0.0, **kwargs):
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 "`label_smoothing` must be at least 0 and below 1. "
                 f"Received: label_smoothing={label_smoothing}"
             )
-        self.label_smoothing = label_smoothing
-
-    def targets(self, y_true, y_pred):
-        """The distributions that `y_true` asks for, of the shape of `y_pred`."""
-        num_classes = y_pred.shape[-1]
-        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[-1] == 1:
-            y_true = ops.squeeze(y_true, axis=-1)
-        if len(y_true.shape) < len(y_pred.shape):
-            y_true = ops.one_hot(
-                ops.cast(y_true, "int32"), num_classes, dtype="float32"
+        if not isinstance(axis, int):
+            raise ValueError(f"`axis` must be an integer. Received: axis={axis!r}")
+        if not isinstance(ignore_class, int | None):
+            raise ValueError(
+                "`ignore_class` must be an integer or None. "
+                f"Received: ignore_class={ignore_class!r}"
             )
-        share = self.label_smoothing
-        return y_true * (1 - share) + share / num_classes if share else y_true
+        self.label_smoothing = label_smoothing
+        self.ignore_class = ignore_class
+        self.axis = axis
 
-    def get_config(self):
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        if (mask := _keras.get_keras_mask(y_pred)) is not None:
+            # What stands at a hidden step is padding, and may be no label at all.
+            y_true = ops.convert_to_tensor(y_true)
+            shape = (*ops.shape(mask), *(1,) * (len(y_true.shape) - len(mask.shape)))
+            mask = ops.cast(ops.reshape(mask, shape), "bool")
+            y_true = ops.where(mask, y_true, ops.zeros_like(y_true))
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        axis = self.axis
+        if len(y_true.shape) == len(y_pred.shape) and y_true.shape[axis] == 1:
+            y_true = ops.squeeze(y_true, axis=axis)
+        if len(y_true.shape) == len(y_pred.shape):
+            return self.of_distributions(y_true, y_pred)
+        num_classes = y_pred.shape[axis]
+        valid = ops.logical_and(y_true >= 0, y_true < num_classes)
+        if self.ignore_class is not None:
+            ignored = ops.equal(y_true, self.ignore_class)
+            valid = ops.logical_or(valid, ignored)
+        valid = _raise_unless(valid, y_true, num_classes)
+        labels = ops.clip(ops.cast(y_true, "int32"), 0, num_classes - 1)
+        loss = ops.where(valid, self.of_labels(labels, y_pred), float("nan"))
+        if self.ignore_class is not None:
+            loss = ops.where(ignored, 0.0, loss)
+            _keras.set_keras_mask(loss, ops.logical_not(ignored))
+        return loss
+
+    def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss of each row, of integer labels in `0..N-1`."""
+        raise NotImplementedError
+
+    def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss of each row, of distributions of the shape of `y_pred`."""
+        raise NotImplementedError
+
+    def smooth(self, by_target: Tensor, values: Callable[[], Tensor]) -> Tensor:
+        """The mean of values under the smoothed target, from that under the target."""
+        share = self.label_smoothing
+        if not share:
+            return by_target
+        values_ = values()
+        # Divided before it is summed: the lowest float32 may stand in there often.
+        evenly = ops.sum(values_ / values_.shape[self.axis], axis=self.axis)
+        return (1 - share) * by_target + share * evenly
+
+    def at_labels(self, labels: Tensor, values: Tensor) -> Tensor:
+        """The value at each row's label."""
+        at = ops.expand_dims(labels, self.axis)
+        return ops.squeeze(ops.take_along_axis(values, at, axis=self.axis), self.axis)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "label_smoothing": self.label_smoothing,
+            "ignore_class": self.ignore_class,
+            "axis": self.axis,
+        }
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{k}={v!r}" for k, v in self.get_config().items())
+        return f"{type(self).__name__}({options})"
 
 
 @register
@@ -69,20 +153,19 @@ class Crossentropy(HeadLoss):
     logits that it came from, and so hides the difference.)
 
     Args:
-        reads: `"probabilities"`, `"sparse_probabilities"`, `"log_probabilities"` or
-            `"logits"`.
+        reads: `"probabilities"`, `"log_probabilities"` or `"logits"`.
         label_smoothing: Float in [0, 1), the share of each target that is spread
             evenly over the classes.
+        ignore_class: Integer label that costs nothing, or `None`.
+        axis: Integer, the axis of the classes.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Call arguments:
-        y_true: Integer labels of shape `(...)` or `(..., 1)`, or a distribution over
-            the classes of shape `(..., num_classes)`.
-        y_pred: The head's output, of shape `(..., num_classes)`.
+        y_true: Integer labels, or distributions over the classes, see `HeadLoss`.
+        y_pred: The head's output.
 
     Raises:
-        ValueError: If `reads` is none of the four, or `label_smoothing` is outside
-            [0, 1).
+        ValueError: If `reads` is none of the three, or as `HeadLoss` does.
 
     Example:
 
@@ -91,113 +174,283 @@ class Crossentropy(HeadLoss):
     2.0
     """
 
+    READS = ("probabilities", "log_probabilities", "logits")
+
     def __init__(
-        self, reads="log_probabilities", label_smoothing=0.0, name=None, **kwargs
+        self,
+        reads: str = "log_probabilities",
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        name: str | None = None,
+        **kwargs: Any,
     ):
         super().__init__(
-            label_smoothing, name=name or f"crossentropy_of_{reads}", **kwargs
+            label_smoothing,
+            ignore_class,
+            axis,
+            name=name or f"crossentropy_of_{reads}",
+            **kwargs,
         )
-        if reads not in LOG_PROBABILITIES:
+        if reads not in self.READS:
             raise ValueError(
-                f"`reads` must be one of {', '.join(LOG_PROBABILITIES)}. "
+                f"`reads` must be one of {', '.join(self.READS)}. "
                 f"Received: reads={reads!r}"
             )
         self.reads = reads
 
-    def call(self, y_true, y_pred):
-        log_probabilities = LOG_PROBABILITIES[self.reads](y_pred)
-        return -ops.sum(self.targets(y_true, y_pred) * log_probabilities, axis=-1)
+    def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
+        values, log = self._values(y_pred)
+        picked = log(self.at_labels(labels, values))
+        return -self.smooth(picked, lambda: log(values))
 
-    def get_config(self):
+    def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        values, log = self._values(y_pred)
+        log_probabilities = log(values)
+        mean = ops.sum(y_true * log_probabilities, axis=self.axis)
+        return -self.smooth(mean, lambda: log_probabilities)
+
+    def _values(self, y_pred: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The output, and what makes log-probabilities of it, value by value."""
+        if self.reads == "logits":
+            return family.log_softmax(y_pred, axis=self.axis), lambda y: y
+        return y_pred, family.log_of if self.reads == "probabilities" else lambda y: y
+
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "reads": self.reads}
 
 
 @register
-class SquaredError(HeadLoss):
-    """Half the squared distance between probabilities and target.
+class EntmaxLoss(HeadLoss):
+    """The loss that matches sparsemax or 1.5-entmax, a Fenchel-Young loss.
 
     Formula:
 
     ```python
-    target = (1 - label_smoothing) * one_hot(y_true) + label_smoothing / num_classes
-    loss = 0.5 * sum((y_pred - target) ** 2)
+    entropy(p) = sum(p - p**alpha) / (alpha * (alpha - 1))
+    loss = entropy(p) - entropy(target) + sum((p - target) * logits)
     ```
 
-    Its gradient is `y_pred - target`, which a straight-through `Sparsemax` hands to
-    the logits: the gradient of the sparsemax loss.
+    where `p` is sparsemax of the logits for `alpha=2`, and 1.5-entmax for `alpha=1.5`.
+    It is never negative, and 0 where `p` is the target. Its gradient by the logits is
+    `p - target`; second derivatives are not those of the loss.
 
     Args:
+        alpha: 2.0 or 1.5.
+        reads: `"logits"`, for a model without a head, or `"sparse_probabilities"`, the
+            output of a `Sparsemax` or `Entmax15` head, to which its logits are
+            attached.
         label_smoothing: Float in [0, 1), the share of each target that is spread
             evenly over the classes.
+        ignore_class: Integer label that costs nothing, or `None`.
+        axis: Integer, the axis of the classes.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Call arguments:
-        y_true: Integer labels of shape `(...)` or `(..., 1)`, or a distribution over
-            the classes of shape `(..., num_classes)`.
-        y_pred: Probabilities of shape `(..., num_classes)`.
+        y_true: Integer labels, or distributions over the classes, see `HeadLoss`.
+        y_pred: Logits, or the head's output.
 
     Raises:
-        ValueError: If `label_smoothing` is outside [0, 1).
+        ValueError: If `alpha` or `reads` is none of the two, no logits are attached to
+            the output of a head, or as `HeadLoss` does.
 
     Reference:
-        [Martins and Astudillo, 2016](https://arxiv.org/abs/1602.02068), section 3.
+        [Blondel et al., 2020](https://arxiv.org/abs/1901.02324), definition 2, with the
+        Tsallis entropy of section 4.3; [Martins and
+        Astudillo, 2016](https://arxiv.org/abs/1602.02068), section 3, for sparsemax.
 
     Example:
 
-    >>> float(SquaredError()(np.array([0]), np.array([[0.5, 0.5]])))
-    0.25
+    >>> loss = EntmaxLoss(alpha=2.0)
+    >>> float(loss(np.array([0, 0]), np.array([[0.0, 0.0], [1.0, 0.0]])))
+    0.125
     """
 
-    def call(self, y_true, y_pred):
-        error = y_pred - self.targets(y_true, y_pred)
-        return ops.sum(error * error, axis=-1) / 2
+    READS = ("logits", "sparse_probabilities")
+
+    def __init__(
+        self,
+        alpha: float = 1.5,
+        reads: str = "logits",
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        **kwargs: Any,
+    ):
+        super().__init__(label_smoothing, ignore_class, axis, **kwargs)
+        if alpha not in PROJECTIONS:
+            raise ValueError(
+                "`alpha` must be 1.5 (1.5-entmax) or 2.0 (sparsemax). "
+                f"Received: alpha={alpha!r}"
+            )
+        if reads not in self.READS:
+            raise ValueError(
+                f"`reads` must be one of {', '.join(self.READS)}. "
+                f"Received: reads={reads!r}"
+            )
+        self.alpha = float(alpha)
+        self.reads = reads
+
+    def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
+        p, x = self._distribution_and_logits(y_pred)
+        # The smoothed target has one probability of `top` and N - 1 of `rest`.
+        rest = self.label_smoothing / x.shape[self.axis]
+        top = 1 - self.label_smoothing + rest
+        of_target = _entropy_terms(top, self.alpha) + (
+            x.shape[self.axis] - 1
+        ) * _entropy_terms(rest, self.alpha)
+        by_target = self.smooth(self.at_labels(labels, x), lambda: x)
+        return self._loss(p, x, of_target, by_target)
+
+    def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        p, x = self._distribution_and_logits(y_pred)
+        share = self.label_smoothing
+        target = y_true * (1 - share) + share / x.shape[self.axis]
+        of_target = ops.sum(_entropy_terms(target, self.alpha), axis=self.axis)
+        return self._loss(p, x, of_target, ops.sum(target * x, axis=self.axis))
+
+    def _loss(
+        self, p: Tensor, x: Tensor, of_target: Tensor | float, by_target: Tensor
+    ) -> Tensor:
+        # The derivative by p vanishes, because p maximises entropy(p) + sum(p * x).
+        p = ops.stop_gradient(p)
+        entropy = ops.sum(_entropy_terms(p, self.alpha), axis=self.axis)
+        return entropy - of_target + ops.sum(p * x, axis=self.axis) - by_target
+
+    def _distribution_and_logits(self, y_pred: Tensor) -> tuple[Tensor, Tensor]:
+        """The distribution, and the logits less their largest."""
+        if self.reads == "logits":
+            logits, p = y_pred, PROJECTIONS[self.alpha](y_pred, axis=self.axis)
+        else:
+            logits, p = attached_logits(y_pred), y_pred
+        x = ops.cast(logits, "float32")
+        largest = ops.stop_gradient(ops.max(x, axis=self.axis, keepdims=True))
+        x = x - ops.maximum(largest, family.LOWEST)
+        return p, ops.maximum(x, family.LOWEST)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "alpha": self.alpha, "reads": self.reads}
 
 
-def matched_loss(head, label_smoothing=0.0):
+def _entropy_terms(p: Any, alpha: float) -> Any:
+    powers = p * p if alpha == 2 else p * p**0.5
+    return (p - powers) / (alpha * (alpha - 1))
+
+
+def attach_logits(outputs: Tensor, logits: Tensor) -> None:
+    """Lets the output of a sparse head be asked for the logits that it came from."""
+    _keras.set_tensor_attr(outputs, _LOGITS, logits)
+
+
+def attached_logits(outputs: Tensor) -> Tensor:
+    """The logits that a sparse head attached to its output.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    logits = _keras.get_tensor_attr(outputs, _LOGITS)
+    if logits is None:
+        raise ValueError(
+            "The loss of sparsemax and entmax15 needs the logits behind the head's "
+            "output, and this is not the output of such a head as it came out of it. "
+            "Make the head the model's last layer, or leave it out and give the logits "
+            f"to `EntmaxLoss(reads='logits')`. Received: y_pred={outputs!r}"
+        )
+    return logits
+
+
+def matched_loss(
+    head: "str | keras.layers.Layer",
+    label_smoothing: float = 0.0,
+    ignore_class: int | None = None,
+) -> keras.losses.Loss:
     """The loss that takes a head's output for what it is.
 
     Args:
-        head: A layer of `kerasoft.heads`, or `keras.layers.Softmax`.
-        label_smoothing: Float in [0, 1).
+        head: A head, its name, a layer that wraps one (such as
+            `keras.layers.TimeDistributed`), or a model that ends in one.
+        label_smoothing: Float in [0, 1), the share of each target that is spread
+            evenly over the classes.
+        ignore_class: Integer label that costs nothing, or `None`.
 
     Returns:
         A `keras.losses.Loss`.
 
     Raises:
-        ValueError: If `head` is no head, or `label_smoothing` is outside [0, 1).
+        ValueError: If there is no head there, or `label_smoothing` is outside [0, 1).
 
     Example:
 
     >>> matched_loss(heads.LogSoftmax()).reads
     'log_probabilities'
     """
-    outputs = heads.outputs_of(head)
-    if outputs == "sparse_probabilities":
-        return SquaredError(label_smoothing)
-    return Crossentropy(outputs, label_smoothing)
+    return _find(head).matched_loss(
+        label_smoothing=label_smoothing, ignore_class=ignore_class
+    )
 
 
-def as_logits_loss(head, label_smoothing=0.0):
-    """The mistake by its name: the head's output taken for logits.
+def as_logits_loss(
+    head: "str | keras.layers.Layer",
+    label_smoothing: float = 0.0,
+    ignore_class: int | None = None,
+) -> keras.losses.Loss:
+    """The loss that mistakes a head's output for logits.
 
-    The loss applies log-softmax to it once more. That changes nothing for
+    It applies log-softmax to the output once more. That changes nothing for
     log-probabilities. For probabilities over N classes it keeps the loss above
     `log(1 + (N - 1) / e)`, 3.62 for 100 classes, and flattens the gradient.
 
     Args:
-        head: A layer of `kerasoft.heads`, or `keras.layers.Softmax`.
-        label_smoothing: Float in [0, 1).
+        head: As for `matched_loss`.
+        label_smoothing: Float in [0, 1), the share of each target that is spread
+            evenly over the classes.
+        ignore_class: Integer label that costs nothing, or `None`.
 
     Returns:
         A `keras.losses.Loss`.
 
     Raises:
-        ValueError: If `head` is no head, or `label_smoothing` is outside [0, 1).
+        ValueError: If there is no head there, or `label_smoothing` is outside [0, 1).
 
     Example:
 
     >>> as_logits_loss(heads.LogSoftmax()).reads
     'logits'
     """
-    heads.outputs_of(head)
-    return Crossentropy("logits", label_smoothing)
+    return Crossentropy("logits", label_smoothing, ignore_class, _find(head).axis)
+
+
+def _find(head: "str | keras.layers.Layer") -> "Head":
+    from kerasoft import heads  # which imports this module
+
+    return heads.find(head)
+
+
+def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Raises where a label is not valid, if the backend can look at values here."""
+    says = f"Labels must lie in 0..{num_classes - 1}. Received: labels="
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            # In eager mode it raises here; in a graph, when the graph runs. XLA
+            # leaves assertions out.
+            check = tf.debugging.Assert(
+                tf.reduce_all(valid), [says, labels], summarize=10
+            )
+            with tf.control_dependencies([check] if check is not None else []):
+                return tf.identity(valid)
+        case "torch":
+            import torch
+
+            # On a GPU, to look would be to wait for it.
+            visible = valid.device.type == "cpu" and not torch.compiler.is_compiling()
+        case "jax":
+            import jax
+
+            visible = not isinstance(valid, jax.core.Tracer)
+        case _:
+            visible = True
+    if visible and not ops.convert_to_numpy(valid).all():
+        raise ValueError(f"{says}{ops.convert_to_numpy(labels).ravel()[:10]}")
+    return valid

@@ -1,21 +1,24 @@
 """The softmax family as pure functions on `keras.ops`.
 
 Every function takes logits of any floating dtype, computes in float32 and returns
-float32. Its output is finite for all finite logits, and for -inf logits (masked
-classes) while one logit of each row is finite: a masked class gets probability 0, or
-the log-probability `LOWEST`, the most negative float32.
+float32. Its output is finite for all finite logits, and for logits of -inf, which mask
+their classes: a masked class gets probability 0, or the log-probability `LOWEST`, the
+most negative float32. So does every class of a row that is masked whole.
 """
 
 import math
+from typing import Any, TypeAlias
 
 import numpy as np
 from keras import ops, random
+
+Tensor: TypeAlias = Any  # a tensor of the backend in use, or what it makes one of
 
 LOWEST = float(np.finfo("float32").min)
 TINY = float(np.finfo("float32").tiny)
 
 
-def softmax(logits, axis=-1):
+def softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Softmax: `exp(x_i) / sum_j exp(x_j)`.
 
     Args:
@@ -30,10 +33,11 @@ def softmax(logits, axis=-1):
     >>> float(softmax([0.0, 0.0])[0])
     0.5
     """
-    return ops.softmax(_float32(logits), axis=axis)
+    x, empty = _split_empty(_float32(logits), axis)
+    return ops.where(empty, 0.0, ops.softmax(x, axis=axis))
 
 
-def log_softmax(logits, axis=-1):
+def log_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Logarithm of softmax: `x_i - log(sum_j exp(x_j))`.
 
     Args:
@@ -49,10 +53,13 @@ def log_softmax(logits, axis=-1):
     >>> print(np.round(logits - log_softmax(logits), 4))
     [13.0067 13.0067 13.0067]
     """
-    return ops.maximum(ops.log_softmax(_float32(logits), axis=axis), LOWEST)
+    x, empty = _split_empty(_float32(logits), axis)
+    return ops.where(
+        empty, LOWEST, ops.maximum(ops.log_softmax(x, axis=axis), LOWEST)
+    )
 
 
-def softmax2(logits, axis=-1):
+def softmax2(logits: Tensor, axis: int = -1) -> Tensor:
     """Base-2 softmax: `2**x_i / sum_j 2**x_j`, which is softmax of `ln(2) x`.
 
     Args:
@@ -73,7 +80,7 @@ def softmax2(logits, axis=-1):
     return softmax(_centre(logits, axis) * math.log(2), axis=axis)
 
 
-def log_softmax2(logits, axis=-1):
+def log_softmax2(logits: Tensor, axis: int = -1) -> Tensor:
     """Natural logarithm of base-2 softmax: `ln(2) (x_i - log2(sum_j 2**x_j))`.
 
     Args:
@@ -94,7 +101,7 @@ def log_softmax2(logits, axis=-1):
     return log_softmax(_centre(logits, axis) * math.log(2), axis=axis)
 
 
-def gumbel_noise(shape, seed=None):
+def gumbel_noise(shape: Any, seed: Any = None) -> Tensor:
     """Samples of the standard Gumbel distribution: `-log(-log(u))`.
 
     `u` is a float32 uniform on `[tiny, 1)`. A half-precision uniform can round to 0
@@ -119,7 +126,13 @@ def gumbel_noise(shape, seed=None):
     return -ops.log(-ops.log(u))
 
 
-def gumbel_softmax(logits, temperature=1.0, noise=0.0, hard=False, axis=-1):
+def gumbel_softmax(
+    logits: Tensor,
+    temperature: Tensor | float = 1.0,
+    noise: Tensor | float = 0.0,
+    hard: bool = False,
+    axis: int = -1,
+) -> Tensor:
     """Gumbel-softmax, a relaxed one-hot sample: `softmax((x + g) / temperature)`.
 
     Args:
@@ -152,10 +165,16 @@ def gumbel_softmax(logits, temperature=1.0, noise=0.0, hard=False, axis=-1):
     one_hot = ops.one_hot(
         ops.argmax(soft, axis=axis), ops.shape(soft)[axis], axis=axis, dtype="float32"
     )
+    one_hot = ops.where(ops.equal(soft, 0.0), 0.0, one_hot)  # a row that is masked whole
     return ops.stop_gradient(one_hot) + (soft - ops.stop_gradient(soft))
 
 
-def log_gumbel_softmax(logits, temperature=1.0, noise=0.0, axis=-1):
+def log_gumbel_softmax(
+    logits: Tensor,
+    temperature: Tensor | float = 1.0,
+    noise: Tensor | float = 0.0,
+    axis: int = -1,
+) -> Tensor:
     """Logarithm of Gumbel-softmax: `log_softmax((x + g) / temperature)`.
 
     Args:
@@ -183,7 +202,7 @@ def log_gumbel_softmax(logits, temperature=1.0, noise=0.0, axis=-1):
     return log_softmax(_temper(logits, temperature, noise, axis), axis=axis)
 
 
-def taylor_softmax(logits, axis=-1):
+def taylor_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Taylor softmax: `(1 + x_i + x_i**2 / 2)`, normalised to sum to 1.
 
     Args:
@@ -207,7 +226,9 @@ def taylor_softmax(logits, axis=-1):
     return _normalise(1 / scale / scale + x / scale + x * x / 2, masked, axis)
 
 
-def spherical_softmax(logits, epsilon=1e-3, axis=-1):
+def spherical_softmax(
+    logits: Tensor, epsilon: float = 1e-3, axis: int = -1
+) -> Tensor:
     """Spherical softmax: `(x_i**2 + epsilon)`, normalised to sum to 1.
 
     It ignores the sign of a logit. `epsilon` keeps the probability of a logit that
@@ -235,7 +256,7 @@ def spherical_softmax(logits, epsilon=1e-3, axis=-1):
     return _normalise(x * x + epsilon / scale / scale, masked, axis)
 
 
-def sin_softmax(logits, axis=-1):
+def sin_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Softmax of the sine of the logits: `softmax(sin(x))`.
 
     No probability is above `e**2 / (e**2 + N - 1)`, because a sine has bounds.
@@ -260,13 +281,11 @@ def sin_softmax(logits, axis=-1):
     return softmax(ops.where(masked, -math.inf, ops.sin(x)), axis=axis)
 
 
-def sparsemax(logits, straight_through=False, axis=-1):
+def sparsemax(logits: Tensor, axis: int = -1) -> Tensor:
     """Sparsemax: the Euclidean projection of the logits on the probability simplex.
 
     Args:
         logits: Float tensor.
-        straight_through: Boolean. If `True`, the gradient is handed to the logits as
-            it comes; else it is sparsemax's own, 0 outside the support.
         axis: Integer, the axis of the classes.
 
     Returns:
@@ -280,21 +299,68 @@ def sparsemax(logits, straight_through=False, axis=-1):
     >>> print(np.round(sparsemax([1.0, 0.5, -2.0]), 2))
     [0.75 0.25 0.  ]
     """
-    x, masked = _split_mask(logits)
-    top = ops.max(ops.where(masked, LOWEST, x), axis=axis, keepdims=True)
-    # The threshold lies within 1 of the largest logit, so what lies further below is
-    # outside the support wherever it lies: clipped, it cannot spoil the running sums.
-    near = ops.maximum(ops.where(masked, -2.0, x - ops.stop_gradient(top)), -2.0)
+    x, masked = _near_the_largest(_float32(logits), axis)
     # With k logits in the support, `sum - k * threshold = 1`. A logit above the
     # threshold raises it and one below would lower it: the support's is the largest.
     # (Not `ops.sparsemax`: its threshold is wrong in Keras 3.15, keras issue 23425.)
-    sums = ops.cumsum(-ops.sort(-near, axis=axis), axis=axis)
-    counts = ops.cumsum(ops.ones_like(near), axis=axis)
-    threshold = ops.max((sums - 1) / counts, axis=axis, keepdims=True)
-    probabilities = ops.maximum(near - threshold, 0.0)
-    if not straight_through:
-        return probabilities
-    return ops.stop_gradient(probabilities) + (x - ops.stop_gradient(x))
+    descending = -ops.sort(-ops.stop_gradient(x), axis=axis)
+    counts = ops.cumsum(ops.ones_like(descending), axis=axis)
+    threshold = ops.max(
+        (ops.cumsum(descending, axis=axis) - 1) / counts, axis=axis, keepdims=True
+    )
+    # One step of Newton's method makes up for the rounding of the running sums, and
+    # has the threshold's derivative by the logits: 1/k for each of the support.
+    excess = ops.maximum(x - threshold, 0.0)
+    support = ops.sum(ops.cast(x > threshold, "float32"), axis=axis, keepdims=True)
+    threshold = threshold + (ops.sum(excess, axis=axis, keepdims=True) - 1) / support
+    return ops.where(masked, 0.0, ops.maximum(x - threshold, 0.0))
+
+
+def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
+    """1.5-entmax: `max(x_i / 2 - threshold, 0)**2`, which sums to 1.
+
+    It lies between softmax and sparsemax: probabilities can be exactly 0, and go there
+    smoothly.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of probabilities, of the shape of `logits`, with exact zeros.
+
+    Reference:
+        [Peters et al., 2019](https://arxiv.org/abs/1905.05702), equation 10 with
+        alpha = 1.5, and algorithm 2 for the threshold.
+
+    Example:
+
+    >>> print(np.round(entmax15([1.0, 0.5, -2.0]), 2))
+    [0.68 0.32 0.  ]
+    """
+    x, masked = _near_the_largest(_float32(logits) / 2, axis)
+    # With the k largest in the support, the threshold solves a quadratic equation in
+    # their mean and their mean square. It is the right one for the largest k whose
+    # smallest logit lies above it.
+    descending = -ops.sort(-ops.stop_gradient(x), axis=axis)
+    counts = ops.cumsum(ops.ones_like(descending), axis=axis)
+    mean = ops.cumsum(descending, axis=axis) / counts
+    variance = ops.cumsum(descending * descending, axis=axis) / counts - mean * mean
+    thresholds = mean - ops.sqrt(ops.maximum(1 / counts - variance, 0.0))
+    inside = ops.cast(thresholds <= descending, "float32")
+    last = ops.equal(counts, ops.sum(inside, axis=axis, keepdims=True))
+    threshold = ops.sum(ops.where(last, thresholds, 0.0), axis=axis, keepdims=True)
+    # As in sparsemax: Newton's method, and the derivative with it.
+    excess = ops.maximum(x - threshold, 0.0)
+    slope = 2 * ops.stop_gradient(ops.sum(excess, axis=axis, keepdims=True))
+    error = ops.sum(excess * excess, axis=axis, keepdims=True) - 1
+    excess = ops.maximum(x - (threshold + error / slope), 0.0)
+    return ops.where(masked, 0.0, excess * excess)
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """Logarithm of probabilities, that of 0 as of the smallest normal float32."""
+    return ops.log(ops.maximum(probabilities, TINY))
 
 
 def _float32(x):
@@ -304,7 +370,28 @@ def _float32(x):
 def _centre(logits, axis):
     """The logits less the largest, so that a scale does not round large ones alike."""
     x = _float32(logits)
-    return x - ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    return x - ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+
+
+def _split_empty(x, axis):
+    """The logits, with 0 in rows of nothing but -inf, and which rows those are."""
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    empty = ops.equal(largest, -math.inf)
+    return ops.where(empty, 0.0, x), empty
+
+
+def _near_the_largest(x, axis):
+    """The logits less the largest, at least -2; and which were masked (-inf).
+
+    The threshold of a sparse head lies within 1 of the largest logit, so what lies
+    further below is outside the support wherever it lies: clipped, it cannot spoil the
+    running sums.
+    """
+    masked = ops.equal(x, -math.inf)
+    x = ops.where(masked, LOWEST, x)
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    return ops.where(masked, -2.0, ops.maximum(x - largest, -2.0)), masked
 
 
 def _split_mask(logits):
@@ -322,9 +409,8 @@ def _temper(logits, temperature, noise, axis):
     """
     x, masked = _split_mask(logits)
     sign = ops.sign(_float32(temperature))
-    likeliest = sign * ops.max(
-        ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True
-    )
+    largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
+    likeliest = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = (x - ops.stop_gradient(likeliest) + noise) / temperature
     return ops.where(masked, -math.inf, ops.clip(x, LOWEST, -LOWEST))
 
@@ -340,4 +426,5 @@ def _scale(x, axis):
 
 def _normalise(weights, masked, axis):
     weights = ops.where(masked, 0.0, weights)
-    return weights / ops.sum(weights, axis=axis, keepdims=True)
+    total = ops.sum(weights, axis=axis, keepdims=True)
+    return weights / ops.where(ops.equal(total, 0.0), 1.0, total)

@@ -10,8 +10,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kerasoft import losses
-from kerasoft.heads import GumbelHead, outputs_of
+from kerasoft import heads
+from kerasoft.heads import GumbelHead
 from kerasoft.ops import TINY
 from pipelines.config import InputError
 from pipelines.data import resize
@@ -43,7 +43,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
         path: The folder to write.
         scratch: A folder for the file of names on its way to `assets/`.
     """
-    head = model.layers[-1]
+    head = heads.find(model)
     logits = keras.Model(model.input, head.input)
     size = model.input_shape[1]
     names = tf.constant(class_names)
@@ -69,9 +69,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
 
         noise = tf.map_fn(noise_of, seeds, fn_output_signature=tf.float32)
         y = head.relax(x, head.current_temperature, noise)
-        return {
-            "probabilities": tf.exp(y) if outputs_of(head) == "log_probabilities" else y
-        }
+        return {"probabilities": head.probabilities(y)}
 
     served = _Served()
     served.state = [variable.value for variable in model.variables]
@@ -93,19 +91,12 @@ def without_noise(model: keras.Model) -> Callable:
     Returns:
         The function that gives probabilities and their logarithms.
     """
-    head = model.layers[-1]
+    head = heads.find(model)
     logits = keras.Model(model.input, head.input)
 
     def answer(images):
-        x = logits(images, training=False)
-        if isinstance(head, GumbelHead):
-            y = head.relax(x, head.current_temperature, noise=0.0)
-        else:
-            y = head(x)
-        log_probabilities = losses.LOG_PROBABILITIES[outputs_of(head)](y)
-        if outputs_of(head) == "log_probabilities":
-            return tf.exp(log_probabilities), log_probabilities
-        return y, log_probabilities
+        y = head.activate(logits(images, training=False))
+        return head.probabilities(y), head.log_probabilities(y)
 
     return answer
 

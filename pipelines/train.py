@@ -102,7 +102,7 @@ def train(
             "classes": len(dataset.class_names),
         },
         "parameters": served.count_params(),
-        "outputs": heads.outputs_of(served.layers[-1]),
+        "outputs": heads.find(served).outputs,
         "policy": model.dtype_policy.name,
         "wall_seconds": round(time.monotonic() - started, 1),
         "resumed_at_epoch": first_epoch,
@@ -320,6 +320,9 @@ def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> kera
     alone = dataclasses.replace(config, strategy="single")
     copy = build(alone, dataset, "float32")
     copy.set_weights(model.get_weights())
+    head = heads.find(model)
+    if isinstance(head, heads.GumbelHead):
+        heads.find(copy).step.assign(head.step)
     return copy
 
 

@@ -1,27 +1,23 @@
 """The softmax family as Keras layers, and the registry of their names.
 
 A head turns logits into probabilities or log-probabilities, and says which in its
-attribute `outputs`. It computes in float32 and returns float32 whatever its dtype
-policy, so that it is safe at the end of a mixed-precision model.
+attribute `outputs`. What all heads have in common is told in `Head`.
 """
 
 import difflib
-import functools
+from typing import Any
 
 import keras
 
-from kerasoft.heads.alternatives import (
-    SinSoftmax,
-    Sparsemax,
-    SphericalSoftmax,
-    TaylorSoftmax,
-)
+from kerasoft.heads.alternatives import SinSoftmax, SphericalSoftmax, TaylorSoftmax
 from kerasoft.heads.base import Head
 from kerasoft.heads.gumbel import GumbelHead, GumbelSoftmax, LogGumbelSoftmax
-from kerasoft.heads.softmax import LogSoftmax, LogSoftmax2, Softmax2
+from kerasoft.heads.softmax import LogSoftmax, LogSoftmax2, Softmax, Softmax2
+from kerasoft.heads.sparse import Entmax15, SparseHead, Sparsemax
 
 __all__ = [
     "HEADS",
+    "Entmax15",
     "GumbelHead",
     "GumbelSoftmax",
     "Head",
@@ -29,16 +25,18 @@ __all__ = [
     "LogSoftmax",
     "LogSoftmax2",
     "SinSoftmax",
+    "Softmax",
     "Softmax2",
+    "SparseHead",
     "Sparsemax",
     "SphericalSoftmax",
     "TaylorSoftmax",
+    "find",
     "get",
-    "outputs_of",
 ]
 
-HEADS = {
-    "softmax": functools.partial(keras.layers.Softmax, dtype="float32"),
+HEADS: dict[str, type[Head]] = {
+    "softmax": Softmax,
     "log_softmax": LogSoftmax,
     "softmax2": Softmax2,
     "log_softmax2": LogSoftmax2,
@@ -48,10 +46,11 @@ HEADS = {
     "spherical_softmax": SphericalSoftmax,
     "sin_softmax": SinSoftmax,
     "sparsemax": Sparsemax,
+    "entmax15": Entmax15,
 }
 
 
-def get(name, /, **kwargs):
+def get(name: str, /, **kwargs: Any) -> Head:
     """Makes the head of a name.
 
     Args:
@@ -78,29 +77,53 @@ def get(name, /, **kwargs):
     return HEADS[name](**kwargs)
 
 
-def outputs_of(head):
-    """Tells what a head puts out.
+def find(where: "str | keras.layers.Layer") -> Head:
+    """Finds the head that a model or a wrapper ends in.
 
     Args:
-        head: A layer of this module, or `keras.layers.Softmax`.
+        where: A head's name, a head, a layer that wraps one (such as
+            `keras.layers.TimeDistributed`), or a model whose output comes from one.
 
     Returns:
-        `"probabilities"`, `"log_probabilities"`, or `"sparse_probabilities"`, of which
-        some are exactly 0.
+        The head itself; for a name, a new one with its default arguments.
 
     Raises:
-        ValueError: If the layer is no head.
+        ValueError: If there is no head there, or more than one.
 
     Example:
 
-    >>> outputs_of(LogSoftmax())
-    'log_probabilities'
+    >>> model = keras.Sequential([keras.layers.Dense(3), LogSoftmax(name="mine")])
+    >>> find(model).name
+    'mine'
     """
-    if isinstance(head, keras.layers.Softmax):
-        return "probabilities"
-    if not isinstance(head, Head):
+    if isinstance(where, str):
+        return get(where)
+    if isinstance(where, Head):
+        return where
+    if isinstance(where, keras.layers.Wrapper):
+        return find(where.layer)
+    if isinstance(where, keras.Sequential) and where.layers:
+        return find(where.layers[-1])
+    if isinstance(where, keras.Model):
+        ends = _ends(where)
+        if len(ends) == 1:
+            return find(ends[0])
         raise ValueError(
-            "Expected a head, a layer of `kerasoft.heads` or `keras.layers.Softmax`. "
-            f"Received: {head!r}"
+            "Expected a model that ends in one head; give the head itself. "
+            f"Received: {where!r}, in which there are {len(ends)}"
         )
-    return head.outputs
+    raise ValueError(
+        "Expected a head, the name of one, or a layer or model that ends in one. "
+        f"Received: {where!r}"
+    )
+
+
+def _ends(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers of which a model's outputs come, or the heads of a subclassed one."""
+    try:
+        outputs = model.outputs
+    except AttributeError:
+        outputs = None
+    if outputs:
+        return [output._keras_history.operation for output in outputs]
+    return [layer for layer in model._flatten_layers() if isinstance(layer, Head)]

@@ -1,13 +1,15 @@
 """The heads with Gumbel noise and a temperature."""
 
 import math
+import numbers
 import random
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import keras
 
-from kerasoft import ops
-from kerasoft.heads.base import Head, register
+from kerasoft import _keras, ops
+from kerasoft.heads.base import Head, hide_classes, register
+from kerasoft.ops import Tensor
 from kerasoft.seed_generator import SeedGenerator
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
@@ -22,50 +24,53 @@ class GumbelHead(Head):
     """Base of the heads with Gumbel noise and a temperature.
 
     Args:
-        temperature: Non-zero float, a `LearningRateSchedule` of the training step, or
-            `"learned"`.
-        noise: `"training"`, `"always"` or `"never"`, when noise is added.
+        temperature: Non-zero number; a `keras.optimizers.schedules` schedule, evaluated
+            at the number of training steps that the layer has taken; or `"learned"`,
+            the softplus of a weight that begins at temperature 1. A negative
+            temperature reverses the order of the logits.
+        noise: When noise is added: `"training"` (in training alone), `"always"` or
+            `"never"`.
         seed: Integer, the seed of the noise. Drawn at random if `None`.
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Attributes:
+        step: The training steps that the layer has taken. An outermost call with
+            `training=True` is one step, however often the layer is called within it (as
+            it is if it is shared, or wrapped in `TimeDistributed`). Like the state of a
+            seed generator it is in `variables` and in files, not in `weights`: weights
+            of a model without it fit, and `set_weights` leaves it as it is.
+
+    Call arguments:
+        inputs: Logits.
+        mask: Boolean tensor, see `Head`.
+        training: Boolean, whether the layer is in training.
+
+    Raises:
+        ValueError: If `temperature` is 0, not finite or of a wrong type, or `noise` is
+            none of the three.
     """
 
     def __init__(
         self,
         temperature: Temperature = 1.0,
-        noise="training",
-        seed=None,
-        axis=-1,
-        **kwargs,
+        noise: str = "training",
+        seed: int | None = None,
+        axis: int = -1,
+        **kwargs: Any,
     ):
         super().__init__(axis=axis, **kwargs)
-        if isinstance(temperature, dict):
-            temperature = keras.optimizers.schedules.deserialize(temperature)
-        if temperature != LEARNED and not isinstance(temperature, LearningRateSchedule):
-            if isinstance(temperature, bool) or not isinstance(
-                temperature, int | float
-            ):
-                raise ValueError(
-                    "`temperature` must be a float, a "
-                    "`keras.optimizers.schedules.LearningRateSchedule` or 'learned'. "
-                    f"Received: temperature={temperature!r}"
-                )
-            if temperature == 0 or not math.isfinite(temperature):
-                raise ValueError(
-                    "`temperature` must be finite and not 0, because the logits are "
-                    f"divided by it. Received: temperature={temperature}"
-                )
+        self._temperature = _checked(temperature)
         if noise not in ("training", "always", "never"):
             raise ValueError(
                 "`noise` must be 'training', 'always' or 'never'. "
                 f"Received: noise={noise!r}"
             )
-        self.temperature = temperature
         self.noise = noise
         self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
         self.seed_generator = SeedGenerator(self.seed)
-        # The training steps taken: a variable, so that it holds inside a compiled loop
-        # of steps, over replicas, in a checkpoint and in a SavedModel.
+        # A variable, so that it holds inside a compiled loop of steps, over replicas,
+        # in a checkpoint and in a SavedModel.
         self.step = self.add_weight(
             shape=(),
             dtype="int32",
@@ -74,7 +79,7 @@ class GumbelHead(Head):
             aggregation="only_first_replica",
             name="step",
         )
-        if temperature == LEARNED:
+        if self._temperature == LEARNED:
             self.raw_temperature = self.add_weight(
                 shape=(),
                 dtype="float32",
@@ -83,31 +88,79 @@ class GumbelHead(Head):
             )
 
     @property
-    def current_temperature(self):
-        """The temperature at the training step that the layer has reached."""
-        if self.temperature == LEARNED:
-            return keras.ops.softplus(self.raw_temperature)
-        if callable(self.temperature):
-            return self.temperature(self.step)
-        return self.temperature
+    def temperature(self) -> Temperature:
+        """The temperature as it was given: a number, a schedule or `"learned"`.
 
-    def call(self, inputs, training=False):
-        temperature = self.current_temperature
-        if training:
-            self.step.assign_add(1)
+        It can be assigned until the layer is called for the first time. From then on a
+        compiled function may hold it, and assigning it raises an `AttributeError`.
+        """
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: Temperature) -> None:
+        if self.built or LEARNED in (self._temperature, value):
+            raise AttributeError(
+                "`temperature` cannot be assigned once the head has been called, nor "
+                "where it is learned. Use a schedule to change it by the training step, "
+                "or build a model with a head of another temperature and hand it the "
+                f"weights with `set_weights`. Received: temperature={value!r}"
+            )
+        self._temperature = _checked(value)
+
+    @property
+    def current_temperature(self) -> Tensor | float:
+        """The temperature at the training step that the layer has reached."""
+        return self._temperature_at(self.step)
+
+    def _temperature_at(self, step: Tensor) -> Tensor | float:
+        if self._temperature == LEARNED:
+            return keras.ops.softplus(self.raw_temperature)
+        if isinstance(self._temperature, LearningRateSchedule):
+            return self._temperature(step)
+        return self._temperature
+
+    def call(
+        self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = False
+    ) -> Tensor:
+        self._warn_of_misreading()
+        if training and not _keras.is_first_call(self):
+            temperature = self._temperature_at(self.step - 1)
+        else:
+            temperature = self.current_temperature
+            if training:
+                self.step.assign_add(1)
         if self.noise == "always" or (self.noise == "training" and training):
             noise = ops.gumbel_noise(keras.ops.shape(inputs), seed=self.seed_generator)
         else:
             noise = 0.0
-        return self.relax(inputs, temperature, noise)
+        logits = hide_classes(inputs, mask)
+        return self.relax(logits, temperature, noise)
 
-    def relax(self, logits, temperature, noise):
+    def activate(self, logits: Tensor) -> Tensor:
+        """The head's function without noise, at the temperature it has reached."""
+        return self.relax(logits, self.current_temperature, 0.0)
+
+    def relax(
+        self, logits: Tensor, temperature: Tensor | float, noise: Tensor | float
+    ) -> Tensor:
         """The head's function of logits, a temperature and a given noise."""
         raise NotImplementedError
 
-    def get_config(self):
+    @property
+    def weights(self) -> list[Any]:
+        return [w for w in super().weights if w is not self.step]
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        return [w for w in super().non_trainable_weights if w is not self.step]
+
+    def load_own_variables(self, store: Any) -> None:
+        if store.keys():  # else the file is of a model whose head has no state
+            super().load_own_variables(store)
+
+    def get_config(self) -> dict[str, Any]:
         temperature = self.temperature
-        if callable(temperature):
+        if isinstance(temperature, LearningRateSchedule):
             temperature = keras.optimizers.schedules.serialize(temperature)
         return {
             **super().get_config(),
@@ -115,6 +168,26 @@ class GumbelHead(Head):
             "noise": self.noise,
             "seed": self.seed,
         }
+
+
+def _checked(temperature: Any) -> Temperature:
+    """A temperature that can be used, from what was given or read from a config."""
+    if isinstance(temperature, dict):
+        temperature = keras.optimizers.schedules.deserialize(temperature)
+    if isinstance(temperature, LearningRateSchedule) or temperature == LEARNED:
+        return temperature
+    if isinstance(temperature, bool) or not isinstance(temperature, numbers.Real):
+        raise ValueError(
+            "`temperature` must be a float, a "
+            "`keras.optimizers.schedules.LearningRateSchedule` or 'learned'. "
+            f"Received: temperature={temperature!r}"
+        )
+    if temperature == 0 or not math.isfinite(temperature):
+        raise ValueError(
+            "`temperature` must be finite and not 0, because the logits are "
+            f"divided by it. Received: temperature={temperature}"
+        )
+    return float(temperature)
 
 
 @register
@@ -144,20 +217,6 @@ class GumbelSoftmax(GumbelHead):
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
-    Call arguments:
-        inputs: Logits, of any floating dtype; -inf masks a class.
-        training: Boolean, whether the layer is in training.
-
-    Input shape:
-        Arbitrary.
-
-    Output shape:
-        Same as the input, float32 probabilities.
-
-    Raises:
-        ValueError: If `temperature` is 0, not finite or of a wrong type, `noise` is
-            none of the three, or `axis` is not an integer.
-
     Reference:
         [Jang et al., 2017](https://arxiv.org/abs/1611.01144), equation 2;
         [Maddison et al., 2017](https://arxiv.org/abs/1611.00712), section 3.
@@ -174,23 +233,25 @@ class GumbelSoftmax(GumbelHead):
     def __init__(
         self,
         temperature: Temperature = 1.0,
-        noise="training",
-        hard=False,
-        seed=None,
-        axis=-1,
-        **kwargs,
+        noise: str = "training",
+        hard: bool = False,
+        seed: int | None = None,
+        axis: int = -1,
+        **kwargs: Any,
     ):
         super().__init__(
             temperature=temperature, noise=noise, seed=seed, axis=axis, **kwargs
         )
         self.hard = hard
 
-    def relax(self, logits, temperature, noise):
+    def relax(
+        self, logits: Tensor, temperature: Tensor | float, noise: Tensor | float
+    ) -> Tensor:
         return ops.gumbel_softmax(
             logits, temperature, noise, hard=self.hard, axis=self.axis
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "hard": self.hard}
 
 
@@ -220,20 +281,6 @@ class LogGumbelSoftmax(GumbelHead):
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
-    Call arguments:
-        inputs: Logits, of any floating dtype; -inf masks a class.
-        training: Boolean, whether the layer is in training.
-
-    Input shape:
-        Arbitrary.
-
-    Output shape:
-        Same as the input, float32 log-probabilities.
-
-    Raises:
-        ValueError: If `temperature` is 0, not finite or of a wrong type, `noise` is
-            none of the three, or `axis` is not an integer.
-
     Reference:
         [Maddison et al., 2017](https://arxiv.org/abs/1611.00712), appendix C
         (ExpConcrete).
@@ -248,5 +295,7 @@ class LogGumbelSoftmax(GumbelHead):
 
     outputs = "log_probabilities"
 
-    def relax(self, logits, temperature, noise):
+    def relax(
+        self, logits: Tensor, temperature: Tensor | float, noise: Tensor | float
+    ) -> Tensor:
         return ops.log_gumbel_softmax(logits, temperature, noise, axis=self.axis)

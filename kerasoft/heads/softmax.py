@@ -2,6 +2,34 @@
 
 from kerasoft import ops
 from kerasoft.heads.base import Head, register
+from kerasoft.ops import Tensor
+
+
+@register
+class Softmax(Head):
+    """Softmax layer.
+
+    Formula:
+
+    ```python
+    softmax(x)[i] = exp(x[i]) / sum(exp(x))
+    ```
+
+    `keras.layers.Softmax`, with what `Head` promises: float32 under any policy.
+
+    Args:
+        axis: Integer, the axis of the classes.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Example:
+
+    >>> head = Softmax(dtype="float16")
+    >>> head(np.zeros((1, 4))).dtype == "float32"
+    True
+    """
+
+    def activate(self, logits: Tensor) -> Tensor:
+        return ops.softmax(logits, axis=self.axis)
 
 
 @register
@@ -21,18 +49,6 @@ class LogSoftmax(Head):
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
-    Call arguments:
-        inputs: Logits, of any floating dtype; -inf masks a class.
-
-    Input shape:
-        Arbitrary.
-
-    Output shape:
-        Same as the input, float32 log-probabilities.
-
-    Raises:
-        ValueError: If `axis` is not an integer.
-
     Example:
 
     >>> layer = LogSoftmax()
@@ -42,8 +58,8 @@ class LogSoftmax(Head):
 
     outputs = "log_probabilities"
 
-    def call(self, inputs):
-        return ops.log_softmax(inputs, axis=self.axis)
+    def activate(self, logits: Tensor) -> Tensor:
+        return ops.log_softmax(logits, axis=self.axis)
 
 
 @register
@@ -62,18 +78,6 @@ class Softmax2(Head):
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
-    Call arguments:
-        inputs: Logits, of any floating dtype; -inf masks a class.
-
-    Input shape:
-        Arbitrary.
-
-    Output shape:
-        Same as the input, float32 probabilities.
-
-    Raises:
-        ValueError: If `axis` is not an integer.
-
     Reference:
         [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).
 
@@ -83,8 +87,8 @@ class Softmax2(Head):
     [4. 2. 1.]
     """
 
-    def call(self, inputs):
-        return ops.softmax2(inputs, axis=self.axis)
+    def activate(self, logits: Tensor) -> Tensor:
+        return ops.softmax2(logits, axis=self.axis)
 
 
 @register
@@ -101,18 +105,6 @@ class LogSoftmax2(Head):
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
-    Call arguments:
-        inputs: Logits, of any floating dtype; -inf masks a class.
-
-    Input shape:
-        Arbitrary.
-
-    Output shape:
-        Same as the input, float32 log-probabilities.
-
-    Raises:
-        ValueError: If `axis` is not an integer.
-
     Reference:
         [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).
 
@@ -124,5 +116,5 @@ class LogSoftmax2(Head):
 
     outputs = "log_probabilities"
 
-    def call(self, inputs):
-        return ops.log_softmax2(inputs, axis=self.axis)
+    def activate(self, logits: Tensor) -> Tensor:
+        return ops.log_softmax2(logits, axis=self.axis)

@@ -26,14 +26,16 @@ def normalised(weights):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-def projection(x):
-    """The nearest point of the simplex: bisection on the threshold of the logits."""
+def entmax(x, alpha):
+    """Peters et al. (2019), equation 10: bisection on the threshold of the logits."""
+    x, power = (alpha - 1) * x, 1 / (alpha - 1)
     low, high = x.max(axis=-1, keepdims=True) - 1, x.max(axis=-1, keepdims=True)
     for _ in range(60):
         middle = (low + high) / 2
-        above = np.maximum(x - middle, 0).sum(axis=-1, keepdims=True) > 1
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.maximum(x - high, 0)
+        total = (np.maximum(x - middle, 0) ** power).sum(axis=-1, keepdims=True)
+        low = np.where(total > 1, middle, low)
+        high = np.where(total > 1, high, middle)
+    return np.maximum(x - high, 0) ** power
 
 
 OUTPUTS = {
@@ -46,7 +48,8 @@ OUTPUTS = {
     "taylor_softmax": lambda x: normalised(1 + x + x**2 / 2),
     "spherical_softmax": lambda x: normalised(x**2 + 1e-3),
     "sin_softmax": lambda x: special.softmax(np.sin(x), axis=-1),
-    "sparsemax": projection,
+    "sparsemax": lambda x: entmax(x, 2.0),
+    "entmax15": lambda x: entmax(x, 1.5),
 }
 
 
@@ -57,6 +60,10 @@ def gradient(function, x):
         import jax
 
         slope = jax.grad(function)(x)
+    elif keras.backend.backend() == "torch":
+        x = x.detach().clone().requires_grad_()
+        function(x).backward()
+        slope = x.grad
     else:
         import tensorflow as tf
 

@@ -71,7 +71,7 @@ def distributions(head, outputs):
     assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
     outputs = keras.ops.convert_to_numpy(outputs)
     assert np.all(np.isfinite(outputs))
-    p = np.exp(outputs) if heads.outputs_of(head) == "log_probabilities" else outputs
+    p = np.exp(outputs) if head.outputs == "log_probabilities" else outputs
     assert np.all(p >= 0)
     np.testing.assert_allclose(p.sum(axis=-1), 1, atol=1e-5)
     return p
@@ -195,14 +195,10 @@ def test_a_name_makes_a_layer_with_arguments(name):
 
 @each_head
 def test_outputs_are_what_the_name_says(name):
-    kind = {"log": "log_probabilities", "sparsemax": "sparse_probabilities"}
-    outputs = heads.outputs_of(heads.get(name))
-    assert outputs == kind.get(name.split("_")[0], "probabilities")
-
-
-def test_outputs_of_what_is_no_head():
-    with pytest.raises(ValueError, match=r"Expected a head.*Received: <Dense"):
-        heads.outputs_of(keras.layers.Dense(3))
+    kind = {"log": "log_probabilities"} | dict.fromkeys(
+        ("sparsemax", "entmax15"), "sparse_probabilities"
+    )
+    assert heads.get(name).outputs == kind.get(name.split("_")[0], "probabilities")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +238,7 @@ def test_bad_arguments_of_a_random_head(name, kwargs, says):
 
 
 @pytest.mark.parametrize("axis", [1.5, "last", None, (0, 1)])
-@pytest.mark.parametrize("name", [name for name in heads.HEADS if name != "softmax"])
+@each_head
 def test_an_axis_that_is_no_integer(name, axis):
     with pytest.raises(ValueError, match=r"`axis` must be an integer. Received: axis="):
         heads.get(name, axis=axis)

@@ -14,9 +14,11 @@ LOGITS = np.random.default_rng(0).normal(size=(4, NUM_CLASSES)).astype("float32"
 # What the softmax of 100 classes pays for a perfect answer that is taken for logits.
 FLOOR = np.log(1 + 99 / np.e)
 
+ALPHAS = {"sparsemax": 2.0, "entmax15": 1.5}
+
 each_head = pytest.mark.parametrize("name", heads.HEADS)
 each_crossentropy = pytest.mark.parametrize(
-    "name", [name for name in heads.HEADS if name != "sparsemax"]
+    "name", [name for name in heads.HEADS if name not in ALPHAS]
 )
 each_loss = pytest.mark.parametrize(
     "make", [losses.matched_loss, losses.as_logits_loss]
@@ -44,20 +46,37 @@ def test_matched_is_minus_the_log_probability(name, x, labels):
     )
 
 
+@pytest.mark.parametrize("name", ALPHAS)
 @given(
     x=arrays("float32", (4, NUM_CLASSES), elements=st.floats(-3, 3, width=32)),
     labels=arrays("int32", (4,), elements=st.integers(0, NUM_CLASSES - 1)),
 )
-def test_matched_of_sparsemax_has_the_gradient_of_its_loss(x, labels):
-    """Martins and Astudillo, section 3: the gradient is sparsemax(x) - target."""
-    head = heads.Sparsemax()
+def test_matched_of_a_sparse_head_is_its_fenchel_young_loss(name, x, labels):
+    """Blondel et al. (2020): the conjugate, by its definition, and p - target."""
+    head, alpha = heads.get(name), ALPHAS[name]
     loss = losses.matched_loss(head)
-    residual = expected("sparsemax", x) - one_hot(labels)
+    p, target = expected(name, x), one_hot(labels)
+    # entropy(target) is 0, and p maximises entropy(p) + sum(p * x).
+    conjugate = np.sum(p * x + (p - p**alpha) / (alpha * (alpha - 1)), axis=-1)
     assert value(loss, labels, head(x)) == pytest.approx(
-        np.mean(np.sum(residual**2, axis=-1)) / 2, abs=1e-6
+        np.mean(conjugate - np.sum(target * x, axis=-1)), rel=1e-5, abs=1e-6
     )
     slope = gradient(lambda x: loss(labels, head(x)), x)
-    np.testing.assert_allclose(slope, residual / len(x), atol=1e-6)
+    np.testing.assert_allclose(slope, (p - target) / len(x), atol=1e-6)
+    from_logits = losses.EntmaxLoss(alpha)
+    assert value(from_logits, labels, x) == value(loss, labels, head(x))
+    np.testing.assert_allclose(
+        gradient(lambda x: from_logits(labels, x), x), slope, atol=1e-7
+    )
+
+
+def test_sparsemax_loss_is_huber_like_for_two_classes():
+    """Martins and Astudillo (2016), section 3.2, for logits t and 0."""
+    for t in (-3.0, -1.0, -0.4, 0.0, 0.6, 1.0, 5.0):
+        closed = 0.0 if t >= 1 else -t if t <= -1 else (t - 1) ** 2 / 4
+        loss = losses.EntmaxLoss(2.0)
+        found = value(loss, np.array([0]), np.array([[t, 0.0]], "float32"))
+        assert found == pytest.approx(closed, abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -234,20 +253,23 @@ def test_keras_hides_the_mistake_on_tensorflow():
     [
         losses.Crossentropy("probabilities", 0.1, reduction="sum"),
         losses.Crossentropy("logits", name="mistake"),
-        losses.SquaredError(0.2),
+        losses.Crossentropy("log_probabilities", ignore_class=3, axis=1),
+        losses.EntmaxLoss(2.0, label_smoothing=0.2),
     ],
 )
 def test_round_trip(loss):
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert type(again) is type(loss)
     assert again.get_config() == loss.get_config()
-    outputs = heads.get("softmax")(LOGITS)
-    assert value(again, LABELS, outputs) == value(loss, LABELS, outputs)
+    outputs = heads.get("softmax")(LOGITS[:, :4])
+    assert value(again, LABELS[:3], outputs[:3]) == value(loss, LABELS[:3], outputs[:3])
+    assert repr(again) == repr(loss)
+    assert repr(loss).startswith(f"{type(loss).__name__}(")
 
 
 def test_reductions_and_weights_are_keras_own():
     outputs = heads.get("softmax")(LOGITS)
-    rows = np.asarray(
+    rows = keras.ops.convert_to_numpy(
         losses.Crossentropy("probabilities", reduction=None)(LABELS, outputs)
     )
     assert rows.shape == (4,)
@@ -257,7 +279,7 @@ def test_reductions_and_weights_are_keras_own():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, np.nan])
-@pytest.mark.parametrize("make", [losses.Crossentropy, losses.SquaredError])
+@pytest.mark.parametrize("make", [losses.Crossentropy, losses.EntmaxLoss])
 def test_label_smoothing_is_a_share(make, share):
     with pytest.raises(ValueError, match=r"`label_smoothing` must be.*Received"):
         make(label_smoothing=share)
@@ -266,9 +288,19 @@ def test_label_smoothing_is_a_share(make, share):
 def test_what_a_loss_reads():
     with pytest.raises(ValueError, match=r"one of probabilities,.*reads='odds'"):
         losses.Crossentropy("odds")
+    with pytest.raises(ValueError, match=r"one of logits,.*reads='probabilities'"):
+        losses.EntmaxLoss(2.0, reads="probabilities")
+    with pytest.raises(ValueError, match=r"1.5 .*or 2.0.*alpha=1.2"):
+        losses.EntmaxLoss(1.2)
+    with pytest.raises(ValueError, match=r"`axis` must be.*axis='last'"):
+        losses.EntmaxLoss(axis="last")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"`ignore_class` must be.*ignore_class=0.5"):
+        losses.Crossentropy(ignore_class=0.5)  # pyright: ignore[reportArgumentType]
 
 
 @each_loss
 def test_only_heads_have_a_loss(make):
     with pytest.raises(ValueError, match=r"Expected a head.*Received: <Flatten"):
         make(keras.layers.Flatten())
+    with pytest.raises(ValueError, match=r"did you mean softmax.*'sofmax'"):
+        make("sofmax")

@@ -1,0 +1,46 @@
+"""The few of Keras's internals that kerasoft needs, in one place.
+
+Keras hands masks from layer to layer as attributes of tensors (on JAX, whose arrays
+take no attributes, in a table of its own), and keeps a context for as long as an
+outermost call of a layer or a model lasts. Neither has a public name. The tests hold
+what is used here to the oldest and the newest Keras that `pyproject.toml` allows.
+"""
+
+from typing import Any
+
+import keras
+from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tensor_attr
+
+__all__ = [
+    "entry_layer",
+    "get_keras_mask",
+    "get_tensor_attr",
+    "is_first_call",
+    "set_keras_mask",
+    "set_tensor_attr",
+]
+
+_CALLED = "_kerasoft_called"
+
+
+def entry_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """The outermost layer, often a model, in whose call a layer is being called."""
+    context = layer._get_call_context()
+    layer._maybe_reset_call_context()
+    return context.entry_layer
+
+
+def is_first_call(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is called for the first time within one outermost call.
+
+    A layer that is shared, or wrapped in `TimeDistributed`, is called several times in
+    one call of its model.
+    """
+    context: Any = layer._get_call_context()
+    # If the layer's `call` was called by itself, nothing else ends that context.
+    layer._maybe_reset_call_context()
+    called = context.__dict__.setdefault(_CALLED, set())
+    first = id(layer) not in called
+    called.add(id(layer))
+    return first
