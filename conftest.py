@@ -1,11 +1,13 @@
 import os
 
+# Before Keras is imported, and TensorFlow with it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # see pipelines/__init__.py
+
 import hypothesis
 import keras
 import numpy as np
 import pytest
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # The same examples on each run, and no clock: a failure is a defect, never luck.
 hypothesis.settings.register_profile(

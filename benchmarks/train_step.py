@@ -1,9 +1,9 @@
 """A training step beside PyTorch's: `python -m benchmarks.train_step`.
 
-Trains ResNet-12 on one batch, again and again, in Keras (with kerasoft's layers, and
-with its own) and in PyTorch (eager, and compiled), each in a process of its own and in
-turn, and writes
-results/benchmarks/train_step.*. Needs `pip install -e '.[bench]'`.
+Trains ResNet-12 on one batch, again and again, in Keras (with kerasoft's layers, with
+its own, and in float32 without oneDNN) and in PyTorch (eager, and compiled), each in a
+process of its own and in turn, and writes results/benchmarks/train_step.*. Needs
+`pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ SIDES = {
     "PyTorch, eager": ("benchmarks.pytorch:training", {"compiled": False}),
     "PyTorch, compiled": ("benchmarks.pytorch:training", {"compiled": True}),
 }
+# What TensorFlow does by itself on a processor without AVX-512. In float32 alone:
+# without oneDNN, bfloat16 is emulated, and some 20 times slower.
+WITHOUT_ONEDNN = "Keras, without oneDNN"
 PRODUCT = 2048  # the side of the matrices that the machine's rate is taken with
 
 
@@ -118,9 +121,13 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
         name: (maker, {**shared, **options}, steps)
         for name, (maker, options) in SIDES.items()
     }
+    variables = {}
+    if precision == "float32":
+        sides[WITHOUT_ONEDNN] = sides["Keras"]
+        variables[WITHOUT_ONEDNN] = {"TF_ENABLE_ONEDNN_OPTS": "0"}
     product = "benchmarks.train_step:matrix_products"
     sides["products"] = product, {"precision": precision}, 5
-    taken = measure.sides_in_turn(sides, rounds)
+    taken = measure.sides_in_turn(sides, rounds, variables)
     rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
     torch_sides = [name for name in taken if name.startswith("PyTorch")]
     better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
@@ -144,11 +151,15 @@ def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
     settings = list(dict.fromkeys((row["width"], row["precision"]) for row in rows))
     made = matplotlib.figure.Figure((10, 4.5), layout="constrained")
     axes = made.subplots()
-    for i, name in enumerate(SIDES):
-        heights = [row["to the better"] for row in rows if row["side"] == name]
-        places = np.arange(len(settings)) + 0.21 * (i - 1.5)
-        bars = axes.bar(places, heights, 0.2, label=name, color=COLOURS[i])
-        speeds = [row["images a second"] for row in rows if row["side"] == name]
+    for i, name in enumerate((*SIDES, WITHOUT_ONEDNN)):
+        of_side = [row for row in rows if row["side"] == name]
+        heights = [row["to the better"] for row in of_side]
+        places = [
+            settings.index((row["width"], row["precision"])) + 0.17 * (i - 2)
+            for row in of_side
+        ]
+        bars = axes.bar(places, heights, 0.16, label=name, color=COLOURS[i])
+        speeds = [row["images a second"] for row in of_side]
         axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize="small")
     axes.axhline(1, color=COLOURS[7], linewidth=1)
     words = [f"width {width}\n{precision}" for width, precision in settings]

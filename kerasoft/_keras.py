@@ -9,13 +9,14 @@ what is used here to the oldest and the newest Keras that `pyproject.toml` allow
 from typing import Any
 
 import keras
-from keras.src.backend import get_keras_mask, set_keras_mask
+from keras.src.backend import get_keras_mask, in_symbolic_scope, set_keras_mask
 from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tensor_attr
 
 __all__ = [
     "entry_layer",
     "get_keras_mask",
     "get_tensor_attr",
+    "in_symbolic_scope",
     "is_first_call",
     "set_keras_mask",
     "set_tensor_attr",

@@ -38,7 +38,7 @@ class TemperatureLogger(keras.callbacks.Callback):
 
 
 def _keys(heads: list[GumbelHead]) -> list[str]:
-    """What each head's temperature is logged as; the path where a name is not enough."""
+    """What each head's temperature is logged as: by its path if names repeat."""
     if len(heads) == 1:
         return ["temperature"]
     names = [head.name for head in heads]

@@ -275,9 +275,10 @@ class EntmaxLoss(HeadLoss):
         label_smoothing: float = 0.0,
         ignore_class: int | None = None,
         axis: int = -1,
+        name: str = "entmax_loss",
         **kwargs: Any,
     ):
-        super().__init__(label_smoothing, ignore_class, axis, **kwargs)
+        super().__init__(label_smoothing, ignore_class, axis, name=name, **kwargs)
         if alpha not in PROJECTIONS:
             raise ValueError(
                 "`alpha` must be 1.5 (1.5-entmax) or 2.0 (sparsemax). "
@@ -349,6 +350,8 @@ def attached_logits(outputs: Tensor) -> Tensor:
         ValueError: If there are none.
     """
     logits = _keras.get_tensor_attr(outputs, _LOGITS)
+    if logits is None and _keras.in_symbolic_scope():
+        return outputs  # Keras asks for the loss's shape, with tensors of its own
     if logits is None:
         raise ValueError(
             "The loss of sparsemax and entmax15 needs the logits behind the head's "
@@ -428,6 +431,8 @@ def _find(head: "str | keras.layers.Layer") -> "Head":
 
 def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Raises where a label is not valid, if the backend can look at values here."""
+    if _keras.in_symbolic_scope():
+        return valid
     says = f"Labels must lie in 0..{num_classes - 1}. Received: labels="
     match backend.backend():
         case "tensorflow":
@@ -446,7 +451,7 @@ def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
             # On a GPU, to look would be to wait for it.
             visible = valid.device.type == "cpu" and not torch.compiler.is_compiling()
         case "jax":
-            import jax
+            import jax.core
 
             visible = not isinstance(valid, jax.core.Tracer)
         case _:

@@ -54,9 +54,7 @@ def log_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     [13.0067 13.0067 13.0067]
     """
     x, empty = _split_empty(_float32(logits), axis)
-    return ops.where(
-        empty, LOWEST, ops.maximum(ops.log_softmax(x, axis=axis), LOWEST)
-    )
+    return ops.where(empty, LOWEST, ops.maximum(ops.log_softmax(x, axis=axis), LOWEST))
 
 
 def softmax2(logits: Tensor, axis: int = -1) -> Tensor:
@@ -165,7 +163,9 @@ def gumbel_softmax(
     one_hot = ops.one_hot(
         ops.argmax(soft, axis=axis), ops.shape(soft)[axis], axis=axis, dtype="float32"
     )
-    one_hot = ops.where(ops.equal(soft, 0.0), 0.0, one_hot)  # a row that is masked whole
+    one_hot = ops.where(
+        ops.equal(soft, 0.0), 0.0, one_hot
+    )  # a row that is masked whole
     return ops.stop_gradient(one_hot) + (soft - ops.stop_gradient(soft))
 
 
@@ -226,9 +226,7 @@ def taylor_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     return _normalise(1 / scale / scale + x / scale + x * x / 2, masked, axis)
 
 
-def spherical_softmax(
-    logits: Tensor, epsilon: float = 1e-3, axis: int = -1
-) -> Tensor:
+def spherical_softmax(logits: Tensor, epsilon: float = 1e-3, axis: int = -1) -> Tensor:
     """Spherical softmax: `(x_i**2 + epsilon)`, normalised to sum to 1.
 
     It ignores the sign of a logit. `epsilon` keeps the probability of a logit that

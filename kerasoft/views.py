@@ -35,8 +35,7 @@ def probabilities(model: keras.Model) -> keras.Model:
         layer = keras.layers.Activation("exponential", dtype="float32")
     else:
         layer = keras.layers.Identity(dtype="float32")
-    if isinstance(model, keras.Sequential) and not model.built:
-        return keras.Sequential([model, layer], name=name)
     if getattr(model, "inputs", None):
-        return keras.Model(model.inputs, layer(model.output), name=name)
+        return keras.Model(model.inputs, layer(model.outputs[0]), name=name)
+    # A model that is not built yet, or that is a subclass of `keras.Model`.
     return keras.Sequential([model, layer], name=name)

@@ -131,7 +131,7 @@ class Head(keras.layers.Layer):
 
 
 def hide_classes(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Puts -inf where a mask of classes is false; a mask of time steps hides nothing."""
+    """Puts -inf where a mask of classes is false. A mask of time steps hides none."""
     if mask is None:
         return logits
     mine, theirs = tuple(mask.shape), tuple(logits.shape)

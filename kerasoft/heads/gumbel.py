@@ -101,9 +101,10 @@ class GumbelHead(Head):
         if self.built or LEARNED in (self._temperature, value):
             raise AttributeError(
                 "`temperature` cannot be assigned once the head has been called, nor "
-                "where it is learned. Use a schedule to change it by the training step, "
-                "or build a model with a head of another temperature and hand it the "
-                f"weights with `set_weights`. Received: temperature={value!r}"
+                "where it is learned. Use a schedule to change it by the training "
+                "step, or build a model with a head of another temperature and hand "
+                "it the weights with `set_weights`. "
+                f"Received: temperature={value!r}"
             )
         self._temperature = _checked(value)
 
@@ -116,7 +117,7 @@ class GumbelHead(Head):
         if self._temperature == LEARNED:
             return keras.ops.softplus(self.raw_temperature)
         if isinstance(self._temperature, LearningRateSchedule):
-            return self._temperature(step)
+            return self._temperature(step)  # pyright: ignore[reportCallIssue]
         return self._temperature
 
     def call(

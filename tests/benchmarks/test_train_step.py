@@ -70,7 +70,10 @@ def test_both_sides_are_timed(tmp_path):
         train_step.main([*argv, "--rounds=2", "--out", str(tmp_path)])
     assert ended.value.code == 0
     rows = json.loads((tmp_path / "train_step.json").read_text())["rows"]
-    assert [row["side"] for row in rows] == list(train_step.SIDES)
+    assert [row["side"] for row in rows] == [
+        *train_step.SIDES,
+        train_step.WITHOUT_ONEDNN,
+    ]
     assert all(row["images a second"] > 0 for row in rows)
     assert 1.0 in [r["to the better"] for r in rows if r["side"].startswith("PyTorch")]
 

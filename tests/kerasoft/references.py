@@ -1,7 +1,11 @@
 """What the tests hold kerasoft against: float64 maths that owes it nothing."""
 
+import importlib
+import os
+
 import keras
 import numpy as np
+import pytest
 from scipy import special
 
 
@@ -53,6 +57,18 @@ OUTPUTS = {
 }
 
 
+def needed(package):
+    """A package of the extra `torch`: without it a test is skipped, and in CI fails."""
+    if "KERASOFT_REQUIRE_TORCH" in os.environ:
+        return importlib.import_module(package)
+    return pytest.importorskip(package, reason="it comes with the extra `torch`")
+
+
+def numpy(x):
+    """A tensor's values, of any backend, whether it wants a gradient or not."""
+    return keras.ops.convert_to_numpy(x)
+
+
 def gradient(function, x):
     """The gradient of a scalar function of one tensor, on the backend in use."""
     x = keras.ops.convert_to_tensor(x)
@@ -71,4 +87,4 @@ def gradient(function, x):
             tape.watch(x)
             y = function(x)
         slope = tape.gradient(y, x)
-    return keras.ops.convert_to_numpy(keras.ops.cast(slope, "float32"))
+    return numpy(keras.ops.cast(slope, "float32"))

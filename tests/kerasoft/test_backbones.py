@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from references import numpy
 from scipy import stats
 
 from kerasoft import heads, losses, plain_cnn, resnet12
@@ -91,20 +92,21 @@ def test_a_head_by_name_and_by_layer(backbone):
     assert isinstance(named.get_layer("head"), heads.LogSoftmax)
     assert given.layers[-1] is layer
     given.set_weights(named.get_weights())
-    np.testing.assert_array_equal(given(IMAGES), named(IMAGES))
-    np.testing.assert_allclose(np.exp(named(IMAGES)).sum(axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(numpy(given(IMAGES)), numpy(named(IMAGES)))
+    np.testing.assert_allclose(np.exp(numpy(named(IMAGES))).sum(axis=-1), 1, atol=1e-5)
 
 
 @each_backbone
 def test_raw_pixels_are_taken(backbone):
     model = backbone(7, width=4)
-    outputs = np.asarray(model(IMAGES))
+    outputs = numpy(model(IMAGES))
     assert outputs.shape == (4, 7)
     assert np.all(np.isfinite(outputs))
-    np.testing.assert_allclose(model(IMAGES.astype("float32")), outputs, atol=1e-6)
+    as_floats = numpy(model(IMAGES.astype("float32")))
+    np.testing.assert_allclose(as_floats, outputs, atol=1e-6)
     pixels = keras.Model(model.input, model.get_layer("pixels").output)
     np.testing.assert_allclose(
-        pixels(IMAGES), (IMAGES.astype("float32") - 128) / 64, atol=1e-6
+        numpy(pixels(IMAGES)), (IMAGES.astype("float32") - 128) / 64, atol=1e-6
     )
 
 
@@ -122,20 +124,20 @@ def test_logits_are_float32_under_a_mixed_policy(backbone, policy):
     assert model.get_layer("logits").output.dtype == "float32"
     outputs = model(IMAGES, training=True)
     assert keras.backend.standardize_dtype(outputs.dtype) == "float32"
-    assert np.all(np.isfinite(outputs))
+    assert np.all(np.isfinite(numpy(outputs)))
 
 
 def test_convolutions_start_he_normal_over_the_fan_out():
     model = resnet12(width=16)
     deviation = np.sqrt(2 / (9 * 128))
     second, third = (
-        np.ravel(model.get_layer(f"block4_conv{i}").kernel) for i in (2, 3)
+        np.ravel(numpy(model.get_layer(f"block4_conv{i}").kernel)) for i in (2, 3)
     )
     for kernel in (second, third):
         assert stats.kstest(kernel, stats.norm(0, deviation).cdf).pvalue > 1e-4
         assert np.std(kernel) == pytest.approx(deviation, rel=0.01)
     assert abs(np.corrcoef(second, third)[0, 1]) < 0.02
-    first = np.ravel(model.get_layer("block4_conv1").kernel)
+    first = np.ravel(numpy(model.get_layer("block4_conv1").kernel))
     assert np.std(first) == pytest.approx(deviation, rel=0.02)
 
 
@@ -154,8 +156,9 @@ def test_dropblock_comes_after_each_block():
     ]
     plain = resnet12(7, width=4)
     plain.set_weights(model.get_weights())
-    np.testing.assert_array_equal(model(IMAGES), plain(IMAGES))
-    assert not np.allclose(model(IMAGES, training=True), plain(IMAGES, training=True))
+    np.testing.assert_array_equal(numpy(model(IMAGES)), numpy(plain(IMAGES)))
+    dropped, whole = (numpy(m(IMAGES, training=True)) for m in (model, plain))
+    assert not np.allclose(dropped, whole)
 
 
 @each_backbone
@@ -166,10 +169,11 @@ def test_it_trains_and_survives_its_file(backbone, tmp_path):
     labels = np.arange(32) % 2
     images = np.where(labels[:, None, None, None], 200, 50) * np.ones((1, 16, 16, 3))
     history = model.fit(images, labels, batch_size=8, epochs=5, verbose=0).history
-    assert history["loss"][-1] < 0.2 < history["loss"][0]
+    # How fast it gets there depends on the backend's initial weights.
+    assert history["loss"][-1] < min(0.2, history["loss"][0] / 2)
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(again(images), model(images))
+    np.testing.assert_array_equal(numpy(again(images)), numpy(model(images)))
 
 
 @pytest.mark.parametrize(

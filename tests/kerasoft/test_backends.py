@@ -54,7 +54,7 @@ def test_numpy_serves_every_head():
         "for name in heads.HEADS:\n"
         "    outputs = heads.get(name)(x)\n"
         "    np.testing.assert_allclose(outputs, expected(name, x), atol=1e-6)\n"
-        "    # Nothing can be attached to the NumPy backend's arrays, which it copies.\n"
+        "    # To NumPy's arrays, which are copied, no logits can be attached.\n"
         "    if heads.get(name).outputs != 'sparse_probabilities':\n"
         "        losses.matched_loss(heads.get(name))(np.arange(4), outputs)\n",
         "numpy",

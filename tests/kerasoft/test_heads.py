@@ -168,7 +168,7 @@ def test_finite_and_masked_logits_give_finite_distributions(name, kwargs, dtype,
     head = make(name, **kwargs)
     assert np.all(distributions(head, head(x))[mask] == 0)
     weights = np.random.default_rng(0).normal(size=SHAPE).astype("float32")
-    slope = gradient(lambda x: keras.ops.sum(weights * head(x)), x)
+    slope = gradient(lambda x: keras.ops.sum(keras.ops.multiply(weights, head(x))), x)
     assert np.all(np.isfinite(slope))
     assert np.all(slope[mask] == 0)
 

@@ -5,7 +5,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from references import expected
+from references import expected, numpy
 
 from kerasoft import heads, losses
 from kerasoft.callbacks import TemperatureLogger
@@ -77,7 +77,15 @@ def test_each_step_is_taken_at_its_own_temperature(head, make, value):
     assert step_of(layer) == 25
 
 
-@pytest.mark.parametrize("steps_per_execution", [1, 16])
+several_steps_a_call = pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="on PyTorch, Keras's `fit` takes one step in a call",
+)
+
+
+@pytest.mark.parametrize(
+    "steps_per_execution", [1, pytest.param(16, marks=several_steps_a_call)]
+)
 @each_schedule
 def test_fit_takes_one_step_a_batch(make, value, steps_per_execution):
     head = heads.GumbelSoftmax(make(), seed=0)
@@ -93,6 +101,7 @@ def test_fit_takes_one_step_a_batch(make, value, steps_per_execution):
     assert step_of(head) == 42
 
 
+@several_steps_a_call
 def test_steps_per_execution_change_nothing():
     def trained(steps_per_execution):
         keras.utils.set_random_seed(0)
@@ -118,7 +127,7 @@ def test_a_learned_temperature_begins_at_1_and_takes_its_gradient(head):
     assert layer.compute_dtype == layer.raw_temperature.dtype == "float32"
     x = np.array([2.0, 1.0, -1.0])
     name = "log_gumbel_softmax" if head is heads.LogGumbelSoftmax else "gumbel_softmax"
-    np.testing.assert_allclose(layer(x), expected(name, x, 1.0), rtol=1e-5)
+    np.testing.assert_allclose(numpy(layer(x)), expected(name, x, 1.0), rtol=1e-5)
 
     # One step of gradient descent on -log p_0 = logsumexp(x / t) - x_0 / t, with
     # t = softplus(raw): its derivative at t = 1 is (x_0 - E[x]) dt/draw.
@@ -155,6 +164,124 @@ def test_the_history_shows_the_temperature():
     )
     reached = [3 * 0.5 ** (k / 10) for k in (5, 10, 15)]
     assert history.history["temperature"] == pytest.approx(reached, rel=1e-6)
+
+
+def test_the_history_shows_each_of_several_heads_at_any_depth():
+    def branch(name):
+        return keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dense(4),
+                heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), name="g"),
+            ],
+            name=name,
+        )
+
+    inputs = keras.Input((3,))
+    cold = heads.LogGumbelSoftmax(0.5, name="cold")
+    outputs = cold(keras.layers.Dense(4)(branch("one")(inputs) + branch("two")(inputs)))
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", losses.matched_loss(cold))
+    logger = TemperatureLogger()
+    x, y = data(20)
+    logs = model.fit(x, y, batch_size=4, verbose=0, callbacks=[logger]).history
+    warm = {k: v for k, v in logs.items() if k.startswith("temperature_") and "g" in k}
+    assert logs["temperature_cold"] == [0.5]
+    assert len(warm) == 2
+    for reached in warm.values():
+        assert reached == pytest.approx([3 * 0.5**0.5], rel=1e-6)
+
+
+def test_a_head_within_a_sub_model_is_logged_by_the_plain_key():
+    head = heads.GumbelSoftmax(2.0)
+    inner = keras.Sequential([keras.Input((4,)), head])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4), inner])
+    model.compile("sgd", losses.matched_loss(model))
+    logs = model.fit(*data(4), verbose=0, callbacks=[TemperatureLogger()]).history
+    assert logs["temperature"] == [2.0]
+
+
+def over_time(head):
+    return keras.layers.TimeDistributed(head)
+
+
+def shared(head):
+    inputs = keras.Input((7, 4))
+    return keras.Model(inputs, head(inputs) + head(inputs) + head(inputs))
+
+
+@pytest.mark.parametrize("wrap", [over_time, shared])
+def test_a_step_is_counted_once_however_often_the_head_is_called_in_it(wrap):
+    head = heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), noise="never")
+    identity = keras.layers.Dense(4, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((7, 4)), identity, wrap(head)])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    x = np.random.default_rng(0).normal(size=(8, 7, 4)).astype("float32")
+    model.fit(x, x, batch_size=4, epochs=3, verbose=0)
+    assert step_of(head) == 6
+    # All the calls of a step are at one temperature: that of the step.
+    outputs = numpy(model(x, training=True))
+    one = expected("gumbel_softmax", x, 3 * 0.5**0.6)
+    np.testing.assert_allclose(outputs, one * (3 if wrap is shared else 1), rtol=1e-5)
+    assert step_of(head) == 7
+
+
+def test_call_by_itself_counts_too():
+    head = heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5), noise="never")
+    x = np.array([[2.0, 1.0, -1.0]], "float32")
+    for k in range(3):
+        outputs = head.call(keras.ops.convert_to_tensor(x), training=True)
+        now = expected("gumbel_softmax", x, 3 * 0.5 ** (k / 10))
+        np.testing.assert_allclose(numpy(outputs), now, rtol=1e-5)
+    assert step_of(head) == 3
+
+
+def test_a_temperature_can_be_assigned_before_the_first_call_and_not_after():
+    head = heads.GumbelSoftmax(2.0, noise="never")
+    x = np.array([[2.0, 1.0, -1.0]], "float32")
+    head.temperature = 0.5
+    np.testing.assert_allclose(head(x), expected("gumbel_softmax", x, 0.5), rtol=1e-5)
+    with pytest.raises(AttributeError, match=r"once the head has been called.*=0.1"):
+        head.temperature = 0.1
+    assert head.temperature == 0.5
+    with pytest.raises(ValueError, match=r"finite and not 0.*temperature=0"):
+        heads.GumbelSoftmax().temperature = 0
+    with pytest.raises(AttributeError, match=r"where it is learned.*=0.1"):
+        heads.GumbelSoftmax("learned").temperature = 0.1
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), np.int64(2), 2])
+def test_a_number_of_numpy_is_a_number(number):
+    head = heads.GumbelSoftmax(number, noise="never")
+    assert head.get_config()["temperature"] == float(number)
+    assert type(head.get_config()["temperature"]) is float
+    x = np.array([[2.0, 1.0, -1.0]], "float32")
+    now = expected("gumbel_softmax", x, float(number))
+    np.testing.assert_allclose(head(x), now, rtol=1e-5)
+
+
+def test_weights_of_a_model_without_a_step_fit(tmp_path):
+    def model(head):
+        layers = [keras.Input((3,)), keras.layers.Dense(4, name="logits"), head]
+        return keras.Sequential(layers)
+
+    plain = model(heads.Softmax(name="head"))
+    gumbel = model(heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5)))
+    gumbel.compile("sgd", losses.matched_loss(gumbel))
+    gumbel.fit(*data(8), batch_size=4, verbose=0)
+    gumbel.set_weights(plain.get_weights())
+    assert step_of(gumbel.layers[-1]) == 2
+    plain.save_weights(tmp_path / "plain.weights.h5")
+    other = model(heads.GumbelSoftmax(1.0, noise="never", name="head"))
+    other.load_weights(tmp_path / "plain.weights.h5")
+    x, _ = data(8)
+    np.testing.assert_allclose(numpy(other(x)), numpy(plain(x)), rtol=1e-6)
+    assert step_of(other.layers[-1]) == 0
+    # Its own step comes back from its own file, and from a layer's.
+    gumbel.save_weights(tmp_path / "gumbel.weights.h5")
+    again = model(heads.GumbelSoftmax(schedules.ExponentialDecay(3.0, 10, 0.5)))
+    again.load_weights(tmp_path / "gumbel.weights.h5")
+    assert step_of(again.layers[-1]) == 2
 
 
 def test_no_temperature_without_a_head_that_has_one():

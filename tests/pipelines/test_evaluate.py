@@ -184,7 +184,8 @@ def test_samples_are_a_function_of_their_seeds_and_of_the_distribution(runs):
         serve.sample(images=images, seeds=s)["probabilities"].numpy()[:, 0]
         for s in (seeds, tf.reverse(seeds, [0]))
     )
-    np.testing.assert_array_equal(drawn, again[::-1])
+    # Not to the bit: a vectorised exponential may round its last elements otherwise.
+    np.testing.assert_allclose(drawn, again[::-1], rtol=1e-5, atol=1e-6)
     # The argmax of logits with Gumbel noise is a sample of their softmax.
     temperature = 0.5
     logits = temperature * serve(images=images)["log_probabilities"].numpy()[0]
