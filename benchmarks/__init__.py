@@ -1,3 +1,5 @@
 """Speed, as ratios taken in one run; each module is a command."""
 
-import pipelines as pipelines  # before Keras: it sets TensorFlow up
+import os
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # see pipelines/__init__.py

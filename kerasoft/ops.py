@@ -334,7 +334,7 @@ def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
     Example:
 
     >>> print(np.round(entmax15([1.0, 0.5, -2.0]), 2))
-    [0.68 0.32 0.  ]
+    [0.67 0.33 0.  ]
     """
     x, masked = _near_the_largest(_float32(logits) / 2, axis)
     # With the k largest in the support, the threshold solves a quadratic equation in

@@ -90,7 +90,7 @@ class Entmax15(SparseHead):
     Example:
 
     >>> print(np.round(Entmax15()(np.array([1.0, 0.5, -2.0])), 2))
-    [0.68 0.32 0.  ]
+    [0.67 0.33 0.  ]
     """
 
     alpha = 1.5

@@ -47,7 +47,7 @@ def masked_model(head):
     return model
 
 
-@pytest.mark.parametrize("padding", [0, 4, -1, 7])
+@pytest.mark.parametrize("padding", [4, -1])
 @each_head
 def test_the_labels_of_padded_steps_change_nothing(name, padding):
     x, labels = sequences()

@@ -44,6 +44,7 @@ def test_every_picture_is_another(made):
     assert len({image.tobytes() for image in images}) == 12_000
 
 
+@pytest.mark.slow
 def test_drawn_twice_it_is_the_same(made, tmp_path):
     again = Shapes100(data_dir=tmp_path)
     again.download_and_prepare()

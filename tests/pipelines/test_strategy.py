@@ -60,6 +60,7 @@ def mirrored(config, tmp_path_factory):
     return runs.read(path for path in folder.iterdir() if path.is_dir())[0]
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one_does(single, mirrored):
     one, two = (runs.read_history(run.path) for run in (single, mirrored))
     np.testing.assert_allclose(two["temperature"], one["temperature"], rtol=1e-6)
@@ -67,6 +68,7 @@ def test_two_devices_train_as_one_does(single, mirrored):
     np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_two_devices_count_each_step_once(single, mirrored):
     heads = [
         keras.models.load_model(run.path / "assets.extra" / "model.keras").layers[-1]

@@ -41,6 +41,25 @@ def same_weights(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.parametrize(("given", "found"), [(None, "1"), ("0", "0"), ("1", "1")])
+def test_onednn_is_asked_for_unless_the_user_says_otherwise(given, found):
+    code = (
+        "import os, sys, types\n"
+        "tf = types.ModuleType('tensorflow')  # what it is set to when it is imported\n"
+        "tf.config = types.SimpleNamespace(list_physical_devices=list)\n"
+        "sys.modules['tensorflow'] = tf\n"
+        "import pipelines\n"
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'])\n"
+    )
+    variables = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    if given is not None:
+        variables["TF_ENABLE_ONEDNN_OPTS"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == found, done.stderr
+
+
 def test_a_run_is_a_saved_model_with_its_record(run, tiny):
     served = tf.saved_model.load(run).signatures["serving_default"]
     test = data.load(tiny).test

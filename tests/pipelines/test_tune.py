@@ -107,6 +107,7 @@ def test_a_killed_search_resumes_to_the_same_trials(searched, base, tmp_path):
     assert trials(searches) == trials(searched)
 
 
+@pytest.mark.slow
 def test_hyperband_gives_more_epochs_to_what_does_well(base, tmp_path):
     config = dataclasses.replace(base, epochs=3)
     searches = tmp_path / "searches"
