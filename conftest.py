@@ -18,6 +18,12 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
-    from kerasoft import heads, losses
+    from kerasoft import heads, losses, output_layers
 
-    doctest_namespace |= {"np": np, "keras": keras, "heads": heads, "losses": losses}
+    doctest_namespace |= {
+        "np": np,
+        "keras": keras,
+        "heads": heads,
+        "losses": losses,
+        "output_layers": output_layers,
+    }

@@ -1,6 +1,6 @@
 """The softmax family for Keras 3."""
 
-from kerasoft import callbacks, heads, losses, ops, schedules
+from kerasoft import callbacks, heads, losses, ops, output_layers, schedules
 from kerasoft.plain_cnn import plain_cnn
 from kerasoft.resnet12 import resnet12
 from kerasoft.views import probabilities
@@ -11,6 +11,7 @@ __all__ = [
     "heads",
     "losses",
     "ops",
+    "output_layers",
     "plain_cnn",
     "probabilities",
     "resnet12",

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend import get_keras_mask, in_symbolic_scope, set_keras_mask
 from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tensor_attr
+from keras.src.losses.loss import scale_loss_for_distribution
 
 __all__ = [
     "entry_layer",
@@ -18,6 +19,7 @@ __all__ = [
     "get_tensor_attr",
     "in_symbolic_scope",
     "is_first_call",
+    "scale_loss_for_distribution",
     "set_keras_mask",
     "set_tensor_attr",
 ]

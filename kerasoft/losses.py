@@ -87,15 +87,11 @@ class HeadLoss(keras.losses.Loss):
             y_true = ops.squeeze(y_true, axis=axis)
         if len(y_true.shape) == len(y_pred.shape):
             return self.of_distributions(y_true, y_pred)
-        num_classes = y_pred.shape[axis]
-        valid = ops.logical_and(y_true >= 0, y_true < num_classes)
-        if self.ignore_class is not None:
-            ignored = ops.equal(y_true, self.ignore_class)
-            valid = ops.logical_or(valid, ignored)
-        valid = _raise_unless(valid, y_true, num_classes)
-        labels = ops.clip(ops.cast(y_true, "int32"), 0, num_classes - 1)
+        labels, valid, ignored = checked_labels(
+            y_true, y_pred.shape[axis], self.ignore_class
+        )
         loss = ops.where(valid, self.of_labels(labels, y_pred), float("nan"))
-        if self.ignore_class is not None:
+        if ignored is not None:
             loss = ops.where(ignored, 0.0, loss)
             _keras.set_keras_mask(loss, ops.logical_not(ignored))
         return loss
@@ -427,6 +423,32 @@ def _find(head: "str | keras.layers.Layer") -> "Head":
     from kerasoft import heads  # which imports this module
 
     return heads.find(head)
+
+
+def checked_labels(
+    labels: Tensor, num_classes: int, ignore_class: int | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Labels that can be looked up, from labels as they were given.
+
+    Args:
+        labels: Tensor of labels, of any dtype.
+        num_classes: Positive integer.
+        ignore_class: Integer label that is allowed too, or `None`.
+
+    Returns:
+        Integer labels in `0..N-1`; which of those given were so, or ignored; and which
+        are ignored, `None` if no label is.
+
+    Raises:
+        ValueError: If a label is neither, where its value can be seen; on TensorFlow an
+            `InvalidArgumentError`.
+    """
+    valid = ops.logical_and(labels >= 0, labels < num_classes)
+    ignored = None if ignore_class is None else ops.equal(labels, ignore_class)
+    if ignored is not None:
+        valid = ops.logical_or(valid, ignored)
+    valid = _raise_unless(valid, labels, num_classes)
+    return ops.clip(ops.cast(labels, "int32"), 0, num_classes - 1), valid, ignored
 
 
 def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:

@@ -182,6 +182,13 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
         (row["width"], row["precision"], row["side"]): row
         for row in result("train_step")["rows"]
     }
+    for width in (16, 64):
+        off = rows[width, "float32", "Keras, without oneDNN"]
+        speed = f"{off['images a second']:.0f}"
+        assert re.search(
+            rf"{speed} (\S+ ){{0,8}}at width {width}|{speed} at width", text
+        )
+        assert f"{off['to the better']:.2f}" in text
     for width, precision, _ in rows:
         cells = [
             f"{row['to the better']:.2f} ({row['images a second']:,.0f})"

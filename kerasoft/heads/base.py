@@ -96,6 +96,13 @@ class Head(keras.layers.Layer):
             return keras.ops.convert_to_tensor(outputs)
         return ops.log_of(outputs)
 
+    def logit_scale(self, training: bool) -> Tensor | float | None:
+        """What the logits are multiplied by, where softmax or its logarithm follows.
+
+        `None` of a head that is neither. A head that counts training steps counts one.
+        """
+        return None
+
     def matched_loss(self, **kwargs: Any) -> keras.losses.Loss:
         """The loss that takes the head's output for what it is.
 

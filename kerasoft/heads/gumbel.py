@@ -124,18 +124,29 @@ class GumbelHead(Head):
         self, inputs: Tensor, mask: Tensor | None = None, training: bool | None = False
     ) -> Tensor:
         self._warn_of_misreading()
-        if training and not _keras.is_first_call(self):
-            temperature = self._temperature_at(self.step - 1)
-        else:
-            temperature = self.current_temperature
-            if training:
-                self.step.assign_add(1)
-        if self.noise == "always" or (self.noise == "training" and training):
+        temperature = self._take_step(training)
+        if self.is_noisy(training):
             noise = ops.gumbel_noise(keras.ops.shape(inputs), seed=self.seed_generator)
         else:
             noise = 0.0
         logits = hide_classes(inputs, mask)
         return self.relax(logits, temperature, noise)
+
+    def is_noisy(self, training: bool | None) -> bool:
+        """Whether noise is added."""
+        return self.noise == "always" or (self.noise == "training" and bool(training))
+
+    def _take_step(self, training: bool | None) -> Tensor | float:
+        """The temperature of a call; the first of a training step is counted."""
+        if training and not _keras.is_first_call(self):
+            return self._temperature_at(self.step - 1)
+        temperature = self.current_temperature
+        if training:
+            self.step.assign_add(1)
+        return temperature
+
+    def logit_scale(self, training: bool) -> Tensor | float:
+        return 1 / self._take_step(training)
 
     def activate(self, logits: Tensor) -> Tensor:
         """The head's function without noise, at the temperature it has reached."""

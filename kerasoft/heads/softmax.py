@@ -1,5 +1,7 @@
 """Softmax and its base-2 sister, as probabilities and log-probabilities."""
 
+import math
+
 from kerasoft import ops
 from kerasoft.heads.base import Head, register
 from kerasoft.ops import Tensor
@@ -31,6 +33,9 @@ class Softmax(Head):
     def activate(self, logits: Tensor) -> Tensor:
         return ops.softmax(logits, axis=self.axis)
 
+    def logit_scale(self, training: bool) -> float:
+        return 1.0
+
 
 @register
 class LogSoftmax(Head):
@@ -61,6 +66,9 @@ class LogSoftmax(Head):
     def activate(self, logits: Tensor) -> Tensor:
         return ops.log_softmax(logits, axis=self.axis)
 
+    def logit_scale(self, training: bool) -> float:
+        return 1.0
+
 
 @register
 class Softmax2(Head):
@@ -90,6 +98,9 @@ class Softmax2(Head):
     def activate(self, logits: Tensor) -> Tensor:
         return ops.softmax2(logits, axis=self.axis)
 
+    def logit_scale(self, training: bool) -> float:
+        return math.log(2)
+
 
 @register
 class LogSoftmax2(Head):
@@ -118,3 +129,6 @@ class LogSoftmax2(Head):
 
     def activate(self, logits: Tensor) -> Tensor:
         return ops.log_softmax2(logits, axis=self.axis)
+
+    def logit_scale(self, training: bool) -> float:
+        return math.log(2)

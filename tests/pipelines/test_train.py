@@ -158,8 +158,10 @@ def test_muon_trains(tiny, tmp_path):
     assert record["metrics"]["accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("stopped", [False, True], ids=["straight", "resumed"])
-@pytest.mark.parametrize("steps_per_execution", [1, 16])
+@pytest.mark.parametrize(
+    ("steps_per_execution", "stopped"),
+    [(1, False), (16, True), pytest.param(1, True, marks=pytest.mark.slow)],
+)
 def test_tensorboard_shows_the_schedules_temperature(
     tiny, tmp_path, steps_per_execution, stopped
 ):

@@ -1,0 +1,214 @@
+"""What every output layer has in common."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasoft import losses
+from kerasoft.ops import LOWEST, Tensor
+from kerasoft.output_layers.crossentropy import Outcome
+from kerasoft.output_layers.loops import fold, rows_of, times_transposed
+
+register = keras.saving.register_keras_serializable(package="kerasoft")
+
+
+class OutputLayer(keras.layers.Layer):
+    """Base of the output layers, which take the place of a dense layer, head and loss.
+
+    What all of them have in common:
+
+    - They own the weights of the classes, and compute their loss from features and
+      labels, without the logits of a whole batch. `Classifier` trains them with `fit`.
+    - They compute in float32, whatever dtype policy they are given.
+    - Labels are integers of shape `(batch,)` or `(batch, 1)`. One outside `0..N-1`
+      raises an error, or makes the loss NaN where no value can be seen, as in
+      `kerasoft.losses.HeadLoss`; one equal to `ignore_class` costs nothing.
+    - Called on features, they give the likeliest classes and their log-probabilities.
+
+    An output layer of your own is a subclass with the methods `build`, `outcome` and
+    `blocks`.
+
+    Args:
+        num_classes: Positive integer.
+        top_k: Positive integer, how many classes a prediction names.
+        ignore_class: Integer label that costs nothing, or `None`.
+        chunk_bytes: Positive integer, the memory in bytes for the logits that are held
+            at once.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Features, float tensor of shape `(batch, dim)`.
+
+    Returns:
+        A dictionary of `classes`, integers of shape `(batch, top_k)`, the likeliest
+        first, and their `log_probabilities`.
+
+    Raises:
+        ValueError: If `num_classes`, `top_k` or `chunk_bytes` is not positive, or
+            features are not of shape `(batch, dim)`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        top_k: int = 5,
+        ignore_class: int | None = None,
+        chunk_bytes: int = 2**28,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        for name, value in (
+            ("num_classes", num_classes),
+            ("top_k", top_k),
+            ("chunk_bytes", chunk_bytes),
+        ):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"`{name}` must be a positive integer. Received: {name}={value!r}"
+                )
+        self.num_classes = num_classes
+        self.top_k = min(top_k, num_classes)
+        self.ignore_class = ignore_class
+        self.chunk_bytes = chunk_bytes
+
+    @property
+    def compute_dtype(self) -> str:
+        return "float32"
+
+    def build(self, input_shape: Any) -> None:
+        if len(input_shape) != 2 or input_shape[-1] is None:
+            raise ValueError(
+                "Features must be of shape (batch, dim), with a known `dim`; a pooling "
+                "or `keras.layers.Flatten` makes them so. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.dim = int(input_shape[-1])
+
+    def outcome(
+        self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
+    ) -> Outcome:
+        """The loss of labels in `0..N-1`, with a weight for each row."""
+        raise NotImplementedError
+
+    def evaluate_rows(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weights: Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[Outcome, Tensor, Tensor]:
+        """The loss of features and labels, and the weight of each row.
+
+        Args:
+            features: Float tensor of shape `(batch, dim)`.
+            labels: Integer tensor of shape `(batch,)` or `(batch, 1)`.
+            weights: Float tensor of shape `(batch,)` or `(batch, 1)`, or `None` for 1
+                each.
+            training: Whether gradients will be asked for.
+
+        Returns:
+            An `Outcome`; the weights, 0 where a label is ignored; and how many labels
+            are not.
+        """
+        features = ops.cast(features, "float32")
+        labels = ops.reshape(ops.convert_to_tensor(labels), (-1,))
+        given = ops.ones_like(features[:, 0]) if weights is None else weights
+        given = ops.reshape(ops.cast(given, "float32"), (-1,))
+        labels, valid, ignored = losses.checked_labels(
+            labels, self.num_classes, self.ignore_class
+        )
+        counted = ops.sum(ops.ones_like(given))
+        if ignored is not None:
+            given = ops.where(ignored, 0.0, given)
+            counted = ops.sum(ops.where(ignored, 0.0, 1.0))
+        found = self.outcome(features, labels, given, training)
+        total = found.total + ops.where(ops.all(valid), 0.0, math.nan)
+        return Outcome(total, found.nll, found.rank), given, counted
+
+    # Prediction, by blocks of classes
+
+    def block_size(self, batch: Any) -> int:
+        """How many classes the budget of bytes holds for a batch of logits."""
+        rows = batch if isinstance(batch, int) else 256
+        return max(1, min(self.num_classes, self.chunk_bytes // (4 * rows)))
+
+    def call(self, inputs: Tensor) -> dict[str, Tensor]:
+        values, classes = self.likeliest(inputs, self.top_k)
+        return {"classes": classes, "log_probabilities": values}
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        shape = (inputs.shape[0], self.top_k)
+        return {
+            "classes": keras.KerasTensor(shape, "int32"),
+            "log_probabilities": keras.KerasTensor(shape, "float32"),
+        }
+
+    def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The `k` largest log-probabilities, and their classes."""
+        raise NotImplementedError
+
+    def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
+        """The log-probabilities of given classes, of shape `(batch, count)`."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "top_k": self.top_k,
+            "ignore_class": self.ignore_class,
+            "chunk_bytes": self.chunk_bytes,
+        }
+
+
+def likeliest_of(
+    features: Tensor, kernel: Tensor, bias: Tensor, k: int, block: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest logits of a dense layer, by blocks of classes.
+
+    Args:
+        features: Of shape `(batch, dim)`.
+        kernel: Of shape `(classes, dim)`.
+        bias: Of shape `(classes,)`.
+        k: How many.
+        block: How many classes to take at once.
+
+    Returns:
+        The logits and the classes, of shape `(batch, k)`, and the log-sum-exp of all
+        logits, of shape `(batch, 1)`.
+    """
+    classes = kernel.shape[0]
+    block = max(min(block, classes), k)
+    first = features[:, :1] * 0.0
+    low = first + LOWEST
+    carry = (
+        ops.repeat(low, k, axis=1),
+        ops.cast(ops.repeat(first, k, axis=1), "int32"),
+        low,
+        first,
+    )
+
+    def step(i, carry):
+        values, indices, largest, total = carry
+        # The last block begins earlier, so as to be as large; what it has in common
+        # with the one before it is hidden.
+        start = ops.minimum(i * block, classes - block)
+        columns = start + ops.arange(block)
+        seen = columns < i * block
+        logits = times_transposed(features, rows_of(kernel, start, block))
+        logits = logits + ops.where(seen, -math.inf, rows_of(bias, start, block))
+        best, where = ops.top_k(logits, k)
+        values = ops.concatenate([values, best], axis=-1)
+        indices = ops.concatenate([indices, ops.cast(where, "int32") + start], axis=-1)
+        values, order = ops.top_k(values, k)
+        indices = ops.take_along_axis(indices, order, axis=-1)
+        highest = ops.maximum(largest, best[:, :1])
+        total = total * ops.exp(largest - highest) + ops.sum(
+            ops.exp(logits - highest), axis=-1, keepdims=True
+        )
+        return (values, indices, highest, total), ()
+
+    (values, indices, largest, total), _ = fold(step, -(-classes // block), carry)
+    return values, indices, largest + ops.log(total)

@@ -1,0 +1,256 @@
+"""The exact loss of any head, whose logits are never held for a whole batch."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasoft import heads
+from kerasoft.ops import Tensor
+from kerasoft.output_layers.base import OutputLayer, likeliest_of, register
+from kerasoft.output_layers.crossentropy import Outcome, crossentropy, rows_of_a_chunk
+from kerasoft.output_layers.loops import (
+    add_product,
+    fold,
+    gumbel_noise,
+    rows_of,
+    times_transposed,
+    value_and_gradient,
+    with_gradients,
+)
+
+
+@register
+class ChunkedOutput(OutputLayer):
+    """Dense layer, head and matched loss in one, worked off in chunks of rows.
+
+    Formula:
+
+    ```python
+    logits = features @ transpose(kernel) + bias
+    loss = matched_loss(head)(labels, head(logits))
+    ```
+
+    The loss, its gradients and the predictions are those of `keras.layers.Dense` with
+    the head, up to rounding. What is held at once, beside the gradient of the weights,
+    are the logits of a chunk, `chunk_bytes`, in place of `4 * batch * num_classes`
+    bytes several times over. The gradients are made on the way forward, so no logit is
+    computed twice.
+
+    Args:
+        num_classes: Positive integer.
+        head: A head's name or a head. Its `axis` must be -1.
+        label_smoothing: Float in [0, 1), the share of each target that is spread
+            evenly over the classes.
+        allowed: Booleans of shape `(num_classes,)`, `False` for a class that is masked;
+            or `None`.
+        use_bias: Boolean, whether the classes have biases.
+        kernel_initializer: Initialiser of the weights of the classes.
+        top_k: Positive integer, how many classes a prediction names.
+        ignore_class: Integer label that costs nothing, or `None`.
+        chunk_bytes: Positive integer, the memory in bytes for the logits of a chunk.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: If the head has another axis, or noise and a learned temperature at
+            once, `allowed` is of another shape, or as `OutputLayer` does.
+
+    Example:
+
+    >>> layer = output_layers.ChunkedOutput(num_classes=1000, top_k=2)
+    >>> layer(np.zeros((3, 8)))["classes"].shape == (3, 2)
+    True
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        head: "str | heads.Head" = "log_softmax",
+        label_smoothing: float = 0.0,
+        allowed: Any = None,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        top_k: int = 5,
+        ignore_class: int | None = None,
+        chunk_bytes: int = 2**28,
+        **kwargs: Any,
+    ):
+        super().__init__(num_classes, top_k, ignore_class, chunk_bytes, **kwargs)
+        if isinstance(head, dict):
+            head = keras.saving.deserialize_keras_object(head)
+        self.head = heads.find(head)
+        if self.head.axis != -1:
+            raise ValueError(
+                "The head of an output layer must have axis=-1. "
+                f"Received: axis={self.head.axis}"
+            )
+        noisy = isinstance(self.head, heads.GumbelHead) and self.head.noise != "never"
+        if noisy and self.head.temperature == "learned":
+            raise ValueError(
+                "Here a learned temperature goes with noise='never' alone. "
+                f"Received: noise={self.head.noise!r}"
+            )
+        self.loss = self.head.matched_loss(label_smoothing=label_smoothing)
+        self.label_smoothing = label_smoothing
+        self.allowed = None if allowed is None else np.asarray(allowed, "bool")
+        if self.allowed is not None and self.allowed.shape != (num_classes,):
+            raise ValueError(
+                f"`allowed` must be of shape ({num_classes},). "
+                f"Received: allowed.shape={self.allowed.shape}"
+            )
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        self.kernel = self.add_weight(
+            shape=(self.num_classes, self.dim),
+            initializer=self.kernel_initializer,
+            dtype="float32",
+            name="kernel",
+        )
+        self.bias = (
+            self.add_weight(
+                shape=(self.num_classes,),
+                initializer="zeros",
+                dtype="float32",
+                name="bias",
+            )
+            if self.use_bias
+            else None
+        )
+
+    def _bias(self) -> Tensor:
+        """The biases, -inf for a masked class."""
+        bias = ops.zeros((self.num_classes,)) if self.bias is None else self.bias
+        bias = ops.convert_to_tensor(bias)
+        return bias if self.allowed is None else ops.where(self.allowed, bias, -np.inf)
+
+    def outcome(
+        self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
+    ) -> Outcome:
+        scale = self.head.logit_scale(training)
+        kernel = ops.convert_to_tensor(self.kernel)
+        if scale is None:
+            return self._by_autodiff(features, kernel, labels, weights, training)
+        bias = ops.zeros((self.num_classes,)) if self.bias is None else self.bias
+        return crossentropy(
+            features * scale,
+            kernel,
+            ops.convert_to_tensor(bias) * scale,
+            labels,
+            weights,
+            self.label_smoothing,
+            self.allowed,
+            self._noise(scale, training),
+            self.chunk_bytes,
+            training,
+        )
+
+    def _noise(self, scale, training):
+        """What a head with noise adds to the logits, as `crossentropy` asks for it."""
+        if not isinstance(self.head, heads.GumbelHead) or not self.head.is_noisy(
+            training
+        ):
+            return None
+        seed = self.head.seed_generator.next()
+        return lambda i, shape: gumbel_noise(seed, i, shape) * scale
+
+    def _by_autodiff(self, features, kernel, labels, weights, training) -> Outcome:
+        """As `crossentropy`, for a head whose gradient by its logits autodiff makes."""
+        batch = ops.shape(features)[0]
+        # Whole rows, of which autodiff holds several at once.
+        rows = rows_of_a_chunk(batch, self.num_classes, self.chunk_bytes // 4)
+        count = (batch + rows - 1) // rows
+        dim = features.shape[1]
+
+        def padded(x):
+            pad = [[0, count * rows - batch]] + [[0, 0]] * (len(x.shape) - 1)
+            return ops.pad(x, pad)
+
+        def compute(features, kernel, bias, weights, gradients):
+            features, weights_, labels_ = map(padded, (features, weights, labels))
+
+            def step(i, carry):
+                h, v, y = (
+                    rows_of(x, i * rows, rows) for x in (features, weights_, labels_)
+                )
+                logits = times_transposed(h, kernel) + bias
+
+                def of(x):
+                    outputs = self.head(x)
+                    loss = self.loss.call(y, outputs)
+                    return ops.sum(loss * v), (loss, outputs)
+
+                if gradients:
+                    _, (loss, outputs), slope = value_and_gradient(of, logits)
+                else:
+                    _, (loss, outputs) = of(logits)
+                log_p = self.head.log_probabilities(ops.stop_gradient(outputs))
+                truth = ops.take_along_axis(log_p, y[:, None], axis=-1)
+                rank = ops.sum(ops.cast(log_p >= truth, "float32"), axis=-1) - 1
+                results = (ops.stop_gradient(loss), -ops.squeeze(truth, -1), rank)
+                if not gradients:
+                    return carry, results
+                by_kernel, by_bias = carry
+                by_kernel = add_product(by_kernel, slope, h)
+                by_bias = by_bias + ops.sum(slope, axis=0)
+                return (by_kernel, by_bias), (*results, slope @ kernel)
+
+            if gradients:
+                sums = ops.zeros_like(kernel), ops.zeros_like(bias)
+                sums, outputs = fold(step, count, sums, ("float32",) * 4)
+            else:
+                sums, outputs = fold(step, count, (), ("float32",) * 3)
+            loss, nll, rank = (ops.reshape(x, (-1,))[:batch] for x in outputs[:3])
+            slopes = ()
+            if gradients:
+                slopes = (ops.reshape(outputs[3], (-1, dim))[:batch], *sums, loss)
+            return ops.sum(loss * weights), (nll, rank), slopes
+
+        total, (nll, rank) = with_gradients(
+            compute, (features, kernel, self._bias(), weights), training
+        )
+        return Outcome(total, nll, rank)
+
+    def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        features = ops.cast(features, "float32")
+        scale = self.head.logit_scale(False)
+        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias()
+        if scale is not None:
+            block = self.block_size(ops.shape(features)[0])
+            values, classes, normaliser = likeliest_of(
+                features * scale, kernel, bias * scale, k, block
+            )
+            return values - normaliser, classes
+        log_p, classes = ops.top_k(self._rows(features), k)
+        return log_p, ops.cast(classes, "int32")
+
+    def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
+        scale = self.head.logit_scale(False)
+        if scale is None:
+            return ops.take_along_axis(self._rows(features), classes, axis=-1)
+        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias() * scale
+        features = ops.cast(features, "float32") * scale
+        block = self.block_size(ops.shape(features)[0])
+        _, _, normaliser = likeliest_of(features, kernel, bias, 1, block)
+        logits = ops.einsum("bd,bkd->bk", features, ops.take(kernel, classes, axis=0))
+        return logits + ops.take(bias, classes, axis=0) - normaliser
+
+    def _rows(self, features: Tensor) -> Tensor:
+        """The log-probabilities of whole rows, for a head that needs them whole."""
+        features = ops.cast(features, "float32")
+        logits = times_transposed(features, ops.convert_to_tensor(self.kernel))
+        outputs = self.head.activate(logits + self._bias())
+        return self.head.log_probabilities(outputs)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "label_smoothing": self.label_smoothing,
+            "allowed": None if self.allowed is None else self.allowed.tolist(),
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+        }

@@ -1,0 +1,215 @@
+"""Cross-entropy over many classes, exactly, without the logits of a whole batch.
+
+For each chunk of rows: logits, log-sum-exp, loss, and in the same pass the gradients.
+With `W` the weights, `h` a row of features, `y` its label and `v` its weight, the loss
+`v (logsumexp(W h + b) - (W h + b)_y)` has by its logits the gradient
+`v (softmax - one_hot)`. What is summed over classes is made from `exp(logits - max)` as
+it stands, and divided by its sum afterwards, in the small matrices.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from kerasoft.ops import Tensor
+from kerasoft.output_layers.loops import (
+    add_product,
+    add_rows,
+    fold,
+    rows_of,
+    times_transposed,
+    with_gradients,
+)
+
+BLOCKS = 4  # of classes, in which a chunk is worked off
+
+
+class Outcome(NamedTuple):
+    """What an output layer makes of features and labels.
+
+    Attributes:
+        total: Scalar, the weighted sum of the rows' losses, with its gradients.
+        nll: Minus the log-probability of each row's label, without smoothing.
+        rank: How many other classes have a logit at least as large as the label's.
+    """
+
+    total: Tensor
+    nll: Tensor
+    rank: Tensor
+
+
+def crossentropy(
+    features: Tensor,
+    kernel: Tensor,
+    bias: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    label_smoothing: float = 0.0,
+    allowed: Any = None,
+    noise: Callable[[Any, tuple], Tensor] | None = None,
+    chunk_bytes: int = 2**28,
+    training: bool = True,
+) -> Outcome:
+    """The weighted sum of softmax cross-entropies, worked off in chunks of rows.
+
+    Args:
+        features: Float tensor of shape `(batch, dim)`.
+        kernel: Float tensor of shape `(classes, dim)`.
+        bias: Float tensor of shape `(classes,)`.
+        labels: Integer tensor of shape `(batch,)`, in `0..classes-1`.
+        weights: Float tensor of shape `(batch,)`.
+        label_smoothing: Float in [0, 1), the share of each target that is spread evenly
+            over the classes that are allowed.
+        allowed: Boolean array of shape `(classes,)`, or `None` if all classes are.
+        noise: From the number of a chunk and block, and a shape, to what is added to
+            the logits, the same each time.
+        chunk_bytes: Memory for the logits of a chunk.
+        training: Whether gradients will be asked for.
+    """
+    classes = kernel.shape[0]
+    edges = [classes * k // BLOCKS for k in range(BLOCKS + 1)]
+    blocks = [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+    batch = ops.shape(features)[0]
+    rows = rows_of_a_chunk(batch, classes, chunk_bytes)
+    count = (batch + rows - 1) // rows
+    share = label_smoothing
+    mean: Any = None
+    if allowed is not None:
+        allowed = ops.convert_to_tensor(allowed, "bool")
+        bias = ops.where(allowed, bias, -math.inf)
+        mean = ops.cast(allowed, "float32")
+        mean = mean / ops.sum(mean)
+
+    def padded(x):
+        pad = [[0, count * rows - batch]] + [[0, 0]] * (len(x.shape) - 1)
+        return ops.pad(x, pad)
+
+    def compute(features, kernel, bias, weights, gradients):
+        features, weights_, labels_ = map(padded, (features, weights, labels))
+        # The mean of the classes' weights, which smoothing asks each row for.
+        centre: Any = 0.0
+        centre_bias: Any = 0.0
+        if share and mean is None:
+            centre, centre_bias = ops.mean(kernel, axis=0), ops.mean(bias)
+        elif share:
+            centre = ops.squeeze(mean[None] @ kernel, 0)
+            centre_bias = ops.sum(ops.where(allowed, bias, 0.0) * mean)
+
+        def step(i, carry):
+            h, v, y = (
+                rows_of(x, i * rows, rows) for x in (features, weights_, labels_)
+            )
+            logits = []
+            for k, (a, b) in enumerate(blocks):
+                x = times_transposed(h, kernel[a:b]) + bias[a:b]
+                if noise is not None:
+                    x = x + noise(i * len(blocks) + k, (rows, b - a))
+                logits.append(x)
+            largest = _reduced(
+                ops.maximum, [ops.max(x, axis=-1, keepdims=True) for x in logits]
+            )
+            largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+            truth = _at(logits, blocks, y)
+            # Minus itself: the true class is as large as itself.
+            rank = _total([_count(x >= truth) for x in logits]) - 1
+            weighted = [ops.exp(x - largest) for x in logits]
+            total = _total([ops.sum(e, axis=-1, keepdims=True) for e in weighted])
+            nll = largest + ops.log(total) - truth
+            loss = nll
+            if share:
+                if noise is None:
+                    evenly = h @ centre[:, None] + centre_bias
+                else:
+                    shown = [ops.where(ops.equal(x, -math.inf), 0.0, x) for x in logits]
+                    evenly = _total([ops.sum(x, axis=-1, keepdims=True) for x in shown])
+                    evenly = evenly / (classes if mean is None else ops.sum(allowed))
+                loss = (1 - share) * nll + share * (largest + ops.log(total) - evenly)
+            outputs = (ops.squeeze(loss, -1), ops.squeeze(nll, -1), rank)
+            if not gradients:
+                return carry, outputs
+            scale = v[:, None] / total
+            pairs = list(zip(weighted, blocks, strict=True))
+            slope = scale * _total([e @ kernel[a:b] for e, (a, b) in pairs])
+            slope = slope - v[:, None] * (
+                (1 - share) * ops.take(kernel, y, axis=0) + share * centre
+            )
+            scaled = h * scale
+            kernels = [
+                add_product(sum_, e, scaled)
+                for sum_, e in zip(carry[0], weighted, strict=True)
+            ]
+            biases = [
+                add_product(sum_, e, scale)
+                for sum_, e in zip(carry[1], weighted, strict=True)
+            ]
+            return (tuple(kernels), tuple(biases)), (*outputs, slope)
+
+        if not gradients:
+            _, (loss, nll, rank) = fold(step, count, (), ("float32",) * 3)
+            loss, nll, rank = (_flat(x)[:batch] for x in (loss, nll, rank))
+            return ops.sum(loss * weights), (nll, rank), ()
+        dim = features.shape[1]
+        sums = (
+            tuple(ops.zeros((b - a, dim), "float32") for a, b in blocks),
+            tuple(ops.zeros((b - a, 1), "float32") for a, b in blocks),
+        )
+        (kernels, biases), outputs = fold(step, count, sums, ("float32",) * 4)
+        loss, nll, rank = (_flat(x)[:batch] for x in outputs[:3])
+        slope = ops.reshape(outputs[3], (-1, dim))
+        truth = (1 - share) * weights_
+        by_kernel = add_rows(
+            ops.concatenate(kernels), labels_, -truth[:, None] * features
+        )
+        by_bias = add_rows(ops.concatenate(biases), labels_, -truth[:, None])
+        by_bias = ops.squeeze(by_bias, -1)
+        if share:
+            spread = ops.sum(weights_[:, None] * features, axis=0) * share
+            weight = share * ops.sum(weights_)
+            each = ops.full((classes,), 1 / classes) if mean is None else mean
+            by_kernel = by_kernel - each[:, None] * spread
+            by_bias = by_bias - each * weight
+        slopes = slope[:batch], by_kernel, by_bias, loss
+        return ops.sum(loss * weights), (nll, rank), slopes
+
+    total, (nll, rank) = with_gradients(
+        compute, (features, kernel, bias, weights), training
+    )
+    return Outcome(total, nll, rank)
+
+
+def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> int:
+    """How many rows of logits a budget holds, at least one, at most the batch."""
+    rows = max(1, chunk_bytes // (4 * classes))
+    return min(rows, batch) if isinstance(batch, int) else rows
+
+
+def _flat(x):
+    return ops.reshape(x, (-1,))
+
+
+def _total(parts):
+    return _reduced(ops.add, parts)
+
+
+def _reduced(function, parts):
+    total = parts[0]
+    for part in parts[1:]:
+        total = function(total, part)
+    return total
+
+
+def _count(mask):
+    return ops.sum(ops.cast(mask, "float32"), axis=-1)
+
+
+def _at(blocks_of_logits, blocks, labels):
+    """The logit of each row's label."""
+    found = 0.0
+    for x, (a, b) in zip(blocks_of_logits, blocks, strict=True):
+        here = ops.logical_and(labels >= a, labels < b)[:, None]
+        local = ops.clip(labels - a, 0, b - a - 1)[:, None]
+        found = found + ops.where(here, ops.take_along_axis(x, local, axis=-1), 0.0)
+    return found

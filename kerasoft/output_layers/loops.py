@@ -1,0 +1,265 @@
+"""Loops that run one step after the other, and gradients made on the way forward.
+
+An output layer never holds the logits of a whole batch, so it works the batch off in
+chunks, and takes from each what it adds to the loss and to the gradients. What the
+backends do alike is said here once.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from keras import backend, ops
+
+from kerasoft.ops import TINY, Tensor
+
+
+def fold(
+    step: Callable[[Any, tuple], tuple[tuple, tuple]],
+    count: Any,
+    carry: Sequence[Tensor],
+    dtypes: Sequence[str] = (),
+) -> tuple[tuple, tuple]:
+    """Runs a step for 0, 1, ..., count - 1, one after the other.
+
+    One step's tensors are gone before the next begins, which is what the memory of an
+    output layer rests on. (`keras.ops.while_loop` leaves ten steps in flight on
+    TensorFlow.)
+
+    Args:
+        step: From the number of the step and what is carried, to what is carried on and
+            the step's outputs.
+        count: Integer or scalar tensor, how many steps.
+        carry: What the first step is given.
+        dtypes: The dtypes of the step's outputs.
+
+    Returns:
+        What the last step carries on, and the outputs, stacked.
+    """
+    state: tuple = tuple(carry)
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            arrays = tuple(tf.TensorArray(dtype, size=count) for dtype in dtypes)
+
+            def body(i, carry, arrays):
+                carry, outputs = step(i, carry)
+                written = (a.write(i, x) for a, x in zip(arrays, outputs, strict=True))
+                return i + 1, tuple(carry), tuple(written)
+
+            _, state, arrays = tf.while_loop(
+                lambda i, *_: i < count, body, (0, state, arrays), parallel_iterations=1
+            )
+            return state, tuple(array.stack() for array in arrays)
+        case "jax":
+            import jax
+
+            return jax.lax.scan(
+                lambda carry, i: step(i, carry), state, ops.arange(count)
+            )
+        case _:
+            outputs = []
+            for i in range(count):
+                state, output = step(i, state)
+                outputs.append(output)
+            columns = zip(*outputs, strict=True)
+            return state, tuple(ops.stack(list(column)) for column in columns)
+
+
+def with_gradients(
+    compute: Callable[..., tuple[Tensor, tuple, tuple]],
+    arguments: Sequence[Tensor],
+    training: bool,
+) -> tuple[Tensor, tuple]:
+    """A scalar whose gradients are worked out together with it.
+
+    Args:
+        compute: From the arguments and the keyword `gradients`, a boolean, to a scalar,
+            a tuple of other results, and the gradient of the scalar by each of the
+            arguments (or an empty tuple).
+        arguments: Float tensors.
+        training: Whether gradients will be asked for. If not, they can still be had,
+            at the price of a second run.
+
+    Returns:
+        The scalar, and the other results, which have no gradient.
+    """
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            @tf.custom_gradient
+            def run(*arguments):
+                total, others, made = compute(*arguments, gradients=training)
+
+                def backward(upstream, *_):
+                    slopes = made or compute(*arguments, gradients=True)[2]
+                    return [upstream * slope for slope in slopes]
+
+                return (total, *others), backward
+
+            # A variable would have to be handed to `backward` as such.
+            total, *others = run(*map(tf.convert_to_tensor, arguments))
+            return total, tuple(map(tf.stop_gradient, others))
+        case "jax":
+            import jax
+
+            @jax.custom_vjp
+            def run_jax(*arguments):
+                total, others, _ = compute(*arguments, gradients=False)
+                return total, others
+
+            def forward(*arguments):
+                total, others, slopes = compute(*arguments, gradients=True)
+                return (total, others), slopes
+
+            def backward(slopes, upstream):
+                return tuple(upstream[0] * slope for slope in slopes)
+
+            run_jax.defvjp(forward, backward)
+            return run_jax(*map(ops.convert_to_tensor, arguments))
+        case "torch":
+            import torch
+
+            class Run(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, *arguments):
+                    wanted = any(ctx.needs_input_grad)
+                    total, others, slopes = compute(*arguments, gradients=wanted)
+                    ctx.save_for_backward(*slopes)
+                    ctx.mark_non_differentiable(*others)
+                    return (total, *others)
+
+                @staticmethod
+                def backward(ctx, upstream, *_):  # pyright: ignore
+                    return tuple(upstream * slope for slope in ctx.saved_tensors)
+
+            total, *others = Run.apply(*map(ops.convert_to_tensor, arguments))
+            return total, tuple(others)
+        case _:
+            total, others, _ = compute(*arguments, gradients=False)
+            return total, others
+
+
+def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
+    """Standard Gumbel noise, a function of a seed's state and of an index alone.
+
+    Args:
+        seed: What `SeedGenerator.next` gives, two integers.
+        index: Integer or scalar tensor, which draw it is.
+        shape: Tuple of integers.
+    """
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            pair = tf.cast(seed, "int32") + tf.stack([0, tf.cast(index, "int32") * 256])
+            u = tf.random.stateless_uniform(shape, pair, minval=TINY)
+        case "jax":
+            import jax
+
+            key = jax.random.fold_in(jax.random.wrap_key_data(seed), index)
+            u = jax.random.uniform(key, shape, minval=TINY)
+        case "torch":
+            import torch
+
+            mixed = index
+            for part in seed.tolist():
+                mixed = (mixed * 1_000_003 + int(part)) % 2**63
+            generator = torch.Generator(seed.device)
+            generator.manual_seed(mixed)
+            u = torch.rand(shape, generator=generator, device=seed.device)
+            u = u.clamp_min(TINY)
+        case _:
+            import numpy as np
+
+            draws = np.random.default_rng([*np.asarray(seed).tolist(), index])
+            u = np.maximum(draws.random(shape, "float32"), TINY)
+    return -ops.log(-ops.log(u))
+
+
+def value_and_gradient(
+    function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor
+) -> tuple[Tensor, Any, Tensor]:
+    """A scalar function's value, what else it gives, and its gradient.
+
+    Args:
+        function: From a tensor to a scalar and anything else.
+        x: Float tensor.
+    """
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                total, others = function(x)
+            return total, others, tape.gradient(total, x)
+        case "jax":
+            import jax
+
+            (total, others), slope = jax.value_and_grad(function, has_aux=True)(x)
+            return total, others, slope
+        case "torch":
+            import torch
+
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                total, others = function(x)
+                (slope,) = torch.autograd.grad(total, x)
+            return total.detach(), others, slope
+        case name:
+            raise NotImplementedError(f"The backend {name} has no gradients.")
+
+
+def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
+    """`count` rows of a tensor, from a start that a loop may work out."""
+    if backend.backend() == "jax":
+        import jax
+
+        return jax.lax.dynamic_slice_in_dim(matrix, start, count)
+    return matrix[start : start + count]
+
+
+def add_product(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`matrix + transpose(a) @ b`, where PyTorch can in the memory of `matrix`."""
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return matrix + tf.matmul(a, b, transpose_a=True)
+        case "torch":
+            return matrix.addmm_(a.T, b)
+        case _:
+            return matrix + ops.transpose(a) @ b
+
+
+def times_transposed(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ transpose(b)`, without a transposed copy."""
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.matmul(a, b, transpose_b=True)
+    return a @ ops.transpose(b)
+
+
+def add_rows(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
+    """Adds rows to those of a matrix at indices, which may repeat.
+
+    It may use the memory of `matrix`, which is not to be used afterwards.
+    """
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)
+        case "jax":
+            return matrix.at[indices].add(rows)
+        case "torch":
+            return matrix.index_add_(0, indices, rows)
+        case _:
+            import numpy as np
+
+            summed = np.array(matrix)
+            np.add.at(summed, indices, rows)
+            return summed
