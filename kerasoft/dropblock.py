@@ -1,8 +1,11 @@
 """DropBlock: dropout of contiguous regions of a feature map."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from kerasoft.ops import Tensor
 from kerasoft.seed_generator import SeedGenerator
 
 
@@ -51,7 +54,13 @@ class DropBlock(keras.layers.Layer):
     (True, False)
     """
 
-    def __init__(self, rate, block_size=5, seed=None, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        block_size: int = 5,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
             raise ValueError(
@@ -66,7 +75,7 @@ class DropBlock(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = SeedGenerator(seed)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
         batch, height, width, channels = ops.shape(inputs)
@@ -89,10 +98,10 @@ class DropBlock(keras.layers.Layer):
         kept = kept / ops.maximum(ops.mean(kept), keras.config.epsilon())
         return inputs * ops.cast(kept, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "rate": self.rate,

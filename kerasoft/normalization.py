@@ -1,7 +1,11 @@
 """Batch normalisation that takes TensorFlow's fused op where it can."""
 
+from typing import Any
+
 import keras
 from keras import backend
+
+from kerasoft.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kerasoft")
@@ -29,7 +33,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     True
     """
 
-    def call(self, inputs, training=None, mask=None):
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         fusable = (
             backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
@@ -45,7 +51,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         return self._fused(inputs, training=bool(training and self.trainable))
 
-    def _fused(self, inputs, training):
+    def _fused(self, inputs: Any, training: bool) -> Any:
         import tensorflow as tf
 
         outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(

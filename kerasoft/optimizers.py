@@ -1,9 +1,12 @@
 """Keras's optimisers, where a network of many small kernels has them do too much."""
 
 import re
+from typing import Any
 
 import keras
 from keras import backend, ops
+
+from kerasoft.ops import Tensor
 
 register = keras.saving.register_keras_serializable(package="kerasoft")
 
@@ -42,7 +45,9 @@ class SGD(keras.optimizers.SGD):
         if not self._fused:  # else it is part of the update
             super()._apply_weight_decay(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Tensor, variable: Any, learning_rate: Tensor
+    ) -> None:
         if not self._fused:
             super().update_step(gradient, variable, learning_rate)
             return
@@ -102,7 +107,7 @@ class Muon(keras.optimizers.Muon):
                 kept = 1 - ops.cast(rate, variable.dtype) * decay
                 variable.assign(variable * kept)
 
-    def zeropower_via_newtonschulz5(self, x, steps):
+    def zeropower_via_newtonschulz5(self, x: Tensor, steps: int) -> Tensor:
         # Each step multiplies by a polynomial of the Gram matrix of the shorter side,
         # so the steps are taken on that, and on x, which is far larger, once.
         matrix = ops.reshape(x, (-1, x.shape[-1]))
@@ -123,6 +128,6 @@ class Muon(keras.optimizers.Muon):
         matrix = product @ matrix
         return ops.reshape(ops.transpose(matrix) if tall else matrix, x.shape)
 
-    def lr_adjust(self, x):
+    def lr_adjust(self, x: Tensor) -> Tensor:
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         return ops.reshape(super().lr_adjust(matrix), x.shape)

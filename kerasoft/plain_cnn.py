@@ -1,13 +1,18 @@
 """A plain convolutional network, the baseline beside ResNet-12."""
 
+import keras
 from keras import layers
 
 from kerasoft.resnet12 import classifier, four_filters, images
 
 
 def plain_cnn(
-    num_classes=100, head=None, width=64, input_shape=(32, 32, 3), name="plain_cnn"
-):
+    num_classes: int = 100,
+    head: str | keras.layers.Layer | None = None,
+    width: int | tuple[int, ...] = 64,
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    name: str = "plain_cnn",
+) -> keras.Model:
     """Four 3x3 convolutions with ReLU, each followed by 2x2 max-pooling.
 
     No batch normalisation and no shortcut: what a network has to be spared to see

@@ -8,6 +8,7 @@ from keras import layers
 from kerasoft import heads
 from kerasoft.dropblock import DropBlock
 from kerasoft.normalization import BatchNormalization
+from kerasoft.ops import Tensor
 
 conv = partial(
     layers.Conv2D,
@@ -28,16 +29,16 @@ activation = partial(layers.LeakyReLU, negative_slope=0.1)
 
 
 def resnet12(
-    num_classes=100,
-    head=None,
-    width=64,
-    input_shape=(32, 32, 3),
-    dropblock=0.0,
-    block_size=5,
-    seed=None,
-    synchronized=False,
-    name="resnet12",
-):
+    num_classes: int = 100,
+    head: str | keras.layers.Layer | None = None,
+    width: int | tuple[int, ...] = 64,
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    dropblock: float = 0.0,
+    block_size: int = 5,
+    seed: int | None = None,
+    synchronized: bool = False,
+    name: str = "resnet12",
+) -> keras.Model:
     """ResNet-12 on raw pixels.
 
     Four residual blocks of three 3x3 convolutions with batch normalisation and
@@ -91,7 +92,7 @@ def resnet12(
     return classifier(inputs, x, num_classes, head, name)
 
 
-def images(input_shape):
+def images(input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Begins a backbone: the input, and its pixels brought near 0."""
     if min(input_shape[:2]) < 16:
         raise ValueError(
@@ -115,7 +116,7 @@ def _residual(x, filters, norm, name):
     return layers.MaxPooling2D(2, name=f"{name}_pool")(x)
 
 
-def four_filters(width):
+def four_filters(width: int | tuple[int, ...]) -> tuple[int, ...]:
     """The filters of four blocks: four integers, or multiples of one."""
     filters = (
         (width, 2 * width, 4 * width, 8 * width) if isinstance(width, int) else width
@@ -128,7 +129,13 @@ def four_filters(width):
     return filters
 
 
-def classifier(inputs, features, num_classes, head, name):
+def classifier(
+    inputs: Tensor,
+    features: Tensor,
+    num_classes: int,
+    head: str | keras.layers.Layer | None,
+    name: str,
+) -> keras.Model:
     """Ends a backbone: pooled features, logits in float32, and the head."""
     x = layers.GlobalAveragePooling2D(name="features")(features)
     x = layers.Dense(num_classes, dtype="float32", name="logits")(x)

@@ -1,7 +1,11 @@
 """Schedules that Keras lacks, for a temperature or a learning rate."""
 
+from typing import Any
+
 import keras
 from keras import ops
+
+from kerasoft.ops import Tensor
 
 
 @keras.saving.register_keras_serializable(package="kerasoft")
@@ -38,7 +42,13 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
     [1.0, 1.0, 0.6065, 0.5]
     """
 
-    def __init__(self, initial_value, rate, update_every=1, minimum=0.5):
+    def __init__(
+        self,
+        initial_value: float,
+        rate: float,
+        update_every: int = 1,
+        minimum: float = 0.5,
+    ):
         if rate < 0:
             raise ValueError(
                 "`rate` must not be negative: the value is meant to fall. "
@@ -59,14 +69,14 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         self.update_every = update_every
         self.minimum = minimum
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor | int) -> Tensor:
         step = ops.cast(step, "int32")
         held = ops.cast(step - step % self.update_every, "float32")
         return ops.maximum(
             self.minimum, self.initial_value * ops.exp(-self.rate * held)
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "initial_value": self.initial_value,
             "rate": self.rate,

@@ -3,6 +3,8 @@
 import keras
 from keras import backend
 
+from kerasoft.ops import Tensor
+
 
 class SeedGenerator(keras.random.SeedGenerator):
     """`keras.random.SeedGenerator`, with other draws on each replica.
@@ -21,7 +23,7 @@ class SeedGenerator(keras.random.SeedGenerator):
     True
     """
 
-    def next(self, ordered=True):
+    def next(self, ordered: bool = True) -> Tensor:
         seed = super().next(ordered)
         if backend.backend() != "tensorflow":
             return seed

@@ -219,3 +219,14 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
     assert f"[{started:.1f} seconds]" in text
     for row in result("settings")["rows"][2:6]:
         assert f"{row['settings']} {row['to none']:.2f}" in text.replace(" takes", "")
+
+
+def test_the_code_of_readme_runs(pytestconfig, capsys):
+    text = (pytestconfig.rootpath / "README.md").read_text("utf-8")
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(block, names)
+    shown = capsys.readouterr().out
+    assert np.fromstring(shown.strip("[]\n "), sep=" ") == pytest.approx(1, abs=1e-5)
+    names["model"].fit(names["x"], names["y"], verbose=0)
+    assert names["model"].predict(names["x"], verbose=0)["classes"].shape == (64, 5)

@@ -105,6 +105,21 @@ def test_the_cross_entropy_of_a_distribution(name, share):
     assert value(loss, target, head(LOGITS)) == pytest.approx(pays, rel=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+@each_loss
+@each_head
+def test_labels_are_looked_up_and_never_made_one_hot(name, make, share, monkeypatch):
+    head = heads.get(name)
+    outputs, loss = head(LOGITS), make(head, label_smoothing=share)
+    exact = value(loss, LABELS, outputs)
+
+    def one_hot(*args, **kwargs):
+        raise AssertionError("a target as wide as the classes")
+
+    monkeypatch.setattr(keras.ops, "one_hot", one_hot)
+    assert value(loss, LABELS, outputs) == exact
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float32"])
 @each_loss
 @each_head
