@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from kerasoft import losses
-from kerasoft.ops import LOWEST, Tensor
+from kerasoft.ops import LOWEST, Tensor, log_of
 from kerasoft.output_layers.crossentropy import Outcome
-from kerasoft.output_layers.loops import fold, rows_of, times_transposed
+from kerasoft.output_layers.loops import fold, rows_of, times_transposed, uniform
 
 register = keras.saving.register_keras_serializable(package="kerasoft")
 
@@ -163,6 +163,59 @@ class OutputLayer(keras.layers.Layer):
         }
 
 
+def sample_of(
+    features: Tensor, kernel: Tensor, bias: Tensor, seed: Tensor, block: int
+) -> Tensor:
+    """A sample of the softmax of a dense layer, for each row, by blocks of classes.
+
+    Args:
+        features: Of shape `(batch, dim)`.
+        kernel: Of shape `(classes, dim)`.
+        bias: Of shape `(classes,)`.
+        seed: What `SeedGenerator.next` gives.
+        block: How many classes to take at once.
+
+    Returns:
+        Integers of shape `(batch,)`.
+    """
+    first = features[:, :1] * 0.0
+    carry = first + LOWEST, ops.cast(first, "int32")
+
+    def step(i, carry):
+        best, classes = carry
+        start, logits = _block_of_logits(features, kernel, bias, i, block)
+        largest = ops.max(logits, axis=-1, keepdims=True)
+        shifted = ops.maximum(largest, LOWEST)  # of a block of masked classes
+        below = ops.cumsum(ops.exp(logits - shifted), axis=-1)
+        total = below[:, -1:]
+        shape = (2, *ops.shape(first))
+        u = uniform(seed, i, shape)
+        drawn = ops.sum(
+            ops.cast(below <= u[0] * total, "int32"), axis=-1, keepdims=True
+        )
+        score = shifted + log_of(total) - ops.log(-ops.log(u[1]))
+        better = score > best
+        return (
+            ops.where(better, score, best),
+            ops.where(better, start + drawn, classes),
+        ), ()
+
+    (_, classes), _ = fold(step, -(-kernel.shape[0] // block), carry)
+    return ops.squeeze(classes, -1)
+
+
+def _block_of_logits(features, kernel, bias, i, block):
+    """The first class of a block, and its logits, `block` of them.
+
+    The last block begins earlier, so as to be as large; what it has in common with the
+    one before it is at -inf.
+    """
+    start = ops.minimum(i * block, kernel.shape[0] - block)
+    seen = start + ops.arange(block) < i * block
+    logits = times_transposed(features, rows_of(kernel, start, block))
+    return start, logits + ops.where(seen, -math.inf, rows_of(bias, start, block))
+
+
 def likeliest_of(
     features: Tensor, kernel: Tensor, bias: Tensor, k: int, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,13 +245,7 @@ def likeliest_of(
 
     def step(i, carry):
         values, indices, largest, total = carry
-        # The last block begins earlier, so as to be as large; what it has in common
-        # with the one before it is hidden.
-        start = ops.minimum(i * block, classes - block)
-        columns = start + ops.arange(block)
-        seen = columns < i * block
-        logits = times_transposed(features, rows_of(kernel, start, block))
-        logits = logits + ops.where(seen, -math.inf, rows_of(bias, start, block))
+        start, logits = _block_of_logits(features, kernel, bias, i, block)
         best, where = ops.top_k(logits, k)
         values = ops.concatenate([values, best], axis=-1)
         indices = ops.concatenate([indices, ops.cast(where, "int32") + start], axis=-1)

@@ -8,12 +8,18 @@ from keras import ops
 
 from kerasoft import heads
 from kerasoft.ops import Tensor
-from kerasoft.output_layers.base import OutputLayer, likeliest_of, register
+from kerasoft.output_layers.base import (
+    OutputLayer,
+    likeliest_of,
+    register,
+    sample_of,
+)
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy, rows_of_a_chunk
 from kerasoft.output_layers.loops import (
     add_product,
     fold,
     gumbel_noise,
+    pad_rows,
     rows_of,
     times_transposed,
     value_and_gradient,
@@ -165,12 +171,10 @@ class ChunkedOutput(OutputLayer):
         count = (batch + rows - 1) // rows
         dim = features.shape[1]
 
-        def padded(x):
-            pad = [[0, count * rows - batch]] + [[0, 0]] * (len(x.shape) - 1)
-            return ops.pad(x, pad)
-
         def compute(features, kernel, bias, weights, gradients):
-            features, weights_, labels_ = map(padded, (features, weights, labels))
+            features, weights_, labels_ = (
+                pad_rows(x, count * rows) for x in (features, weights, labels)
+            )
 
             def step(i, carry):
                 h, v, y = (
@@ -237,6 +241,40 @@ class ChunkedOutput(OutputLayer):
         _, _, normaliser = likeliest_of(features, kernel, bias, 1, block)
         logits = ops.einsum("bd,bkd->bk", features, ops.take(kernel, classes, axis=0))
         return logits + ops.take(bias, classes, axis=0) - normaliser
+
+    def sample(self, features: Tensor, seed: Any = None) -> Tensor:
+        """Draws a class for each row, exactly, by blocks of classes.
+
+        Each block takes two random numbers a row: one draws a class of the block, one
+        is the Gumbel noise that the block's log-sum-exp meets the others' with. The
+        largest of them wins, and its class is a sample of the whole softmax.
+
+        Args:
+            features: Float tensor of shape `(batch, dim)`.
+            seed: Integer, `keras.random.SeedGenerator`, or `None`.
+
+        Returns:
+            Integers of shape `(batch,)`.
+
+        Raises:
+            ValueError: If the head is not a softmax at some temperature.
+
+        Reference:
+            [Maddison et al., 2014](https://arxiv.org/abs/1411.0030), for Gumbel
+            variables over sets of classes.
+        """
+        scale = self.head.logit_scale(False)
+        if scale is None:
+            raise ValueError(
+                "Samples are drawn of softmax heads alone, at any temperature. "
+                f"Received: head={self.head!r}"
+            )
+        if not isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.random.SeedGenerator(seed)
+        features = ops.cast(features, "float32") * scale
+        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias() * scale
+        block = self.block_size(ops.shape(features)[0])
+        return sample_of(features, kernel, bias, seed.next(), block)
 
     def _rows(self, features: Tensor) -> Tensor:
         """The log-probabilities of whole rows, for a head that needs them whole."""

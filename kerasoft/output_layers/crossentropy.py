@@ -19,6 +19,7 @@ from kerasoft.output_layers.loops import (
     add_product,
     add_rows,
     fold,
+    pad_rows,
     rows_of,
     times_transposed,
     with_gradients,
@@ -83,12 +84,10 @@ def crossentropy(
         mean = ops.cast(allowed, "float32")
         mean = mean / ops.sum(mean)
 
-    def padded(x):
-        pad = [[0, count * rows - batch]] + [[0, 0]] * (len(x.shape) - 1)
-        return ops.pad(x, pad)
-
     def compute(features, kernel, bias, weights, gradients):
-        features, weights_, labels_ = map(padded, (features, weights, labels))
+        features, weights_, labels_ = (
+            pad_rows(x, count * rows) for x in (features, weights, labels)
+        )
         # The mean of the classes' weights, which smoothing asks each row for.
         centre: Any = 0.0
         centre_bias: Any = 0.0

@@ -141,8 +141,14 @@ def with_gradients(
             return total, others
 
 
-def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
-    """Standard Gumbel noise, a function of a seed's state and of an index alone.
+def pad_rows(x: Tensor, count: Any) -> Tensor:
+    """A tensor with rows of zeros after its own, `count` in all."""
+    pad = [[0, count - ops.shape(x)[0]]] + [[0, 0]] * (len(x.shape) - 1)
+    return ops.pad(x, pad)
+
+
+def uniform(seed: Tensor, index: Any, shape: tuple) -> Tensor:
+    """Uniform numbers of (0, 1), a function of a seed's state and of an index alone.
 
     Args:
         seed: What `SeedGenerator.next` gives, two integers.
@@ -154,12 +160,12 @@ def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
             import tensorflow as tf
 
             pair = tf.cast(seed, "int32") + tf.stack([0, tf.cast(index, "int32") * 256])
-            u = tf.random.stateless_uniform(shape, pair, minval=TINY)
+            return tf.random.stateless_uniform(shape, pair, minval=TINY)
         case "jax":
             import jax
 
             key = jax.random.fold_in(jax.random.wrap_key_data(seed), index)
-            u = jax.random.uniform(key, shape, minval=TINY)
+            return jax.random.uniform(key, shape, minval=TINY)
         case "torch":
             import torch
 
@@ -169,13 +175,17 @@ def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
             generator = torch.Generator(seed.device)
             generator.manual_seed(mixed)
             u = torch.rand(shape, generator=generator, device=seed.device)
-            u = u.clamp_min(TINY)
+            return u.clamp_min(TINY)
         case _:
             import numpy as np
 
             draws = np.random.default_rng([*np.asarray(seed).tolist(), index])
-            u = np.maximum(draws.random(shape, "float32"), TINY)
-    return -ops.log(-ops.log(u))
+            return np.maximum(draws.random(shape, "float32"), TINY)
+
+
+def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
+    """Standard Gumbel noise, a function of a seed's state and of an index alone."""
+    return -ops.log(-ops.log(uniform(seed, index, shape)))
 
 
 def value_and_gradient(

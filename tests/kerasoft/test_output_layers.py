@@ -244,6 +244,42 @@ def test_prediction_by_blocks_of_classes(chunk_bytes):
     np.testing.assert_allclose(numpy(found["log_probabilities"]), best, rtol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_bytes", [1, 4 * 20_000 * 7, 2**28])
+def test_samples_by_blocks_of_classes_are_of_the_softmax(chunk_bytes):
+    allowed = np.arange(CLASSES) % 4 != 3
+    head = heads.GumbelSoftmax(1.3)
+    layer = ChunkedOutput(CLASSES, head, allowed=allowed, chunk_bytes=chunk_bytes)
+    weights_of(layer)
+    rows = 20_000
+    features = np.repeat(FEATURES[:1] / 2, rows, axis=0)
+    drawn = numpy(layer.sample(features, seed=1))
+    np.testing.assert_array_equal(drawn, numpy(layer.sample(features, seed=1)))
+    assert not np.array_equal(drawn, numpy(layer.sample(features, seed=2)))
+    counts = np.bincount(drawn, minlength=CLASSES)
+    assert np.all(counts[~allowed] == 0)
+    logits = (features[0] @ KERNEL.T + BIAS)[allowed]
+    p = special.softmax(logits.astype("float64") / 1.3)
+    wrong = special.softmax(logits.astype("float64") / 1.2)
+    # Classes too rare for a chi-square are counted with the most frequent one.
+    rare, first = p * rows < 5, np.argmax(p)
+
+    def pvalue(p):
+        kept, share = counts[allowed] * ~rare, p * ~rare
+        kept[first] += counts[allowed][rare].sum()
+        share[first] += p[rare].sum()
+        return stats.chisquare(kept[~rare], rows * share[~rare]).pvalue
+
+    assert pvalue(p) > 0.001
+    assert pvalue(wrong) < 1e-6
+
+
+def test_no_samples_of_a_head_that_is_no_softmax():
+    layer = ChunkedOutput(CLASSES, "sparsemax")
+    weights_of(layer)
+    with pytest.raises(ValueError, match=r"softmax heads alone.*Sparsemax"):
+        layer.sample(FEATURES)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @each_head
 def test_half_precision_features_give_finite_float32(name, dtype):
