@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from scipy import special
 
+# Where gradients are tried: JAX traces each anew, which takes a third of a second.
+EXAMPLES = 6 if keras.backend.backend() == "jax" else 20
+
 
 def expected(name, logits, temperature=1.0):
     """The output in float64 of the head of a name, over the last axis, without noise.

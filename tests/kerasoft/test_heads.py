@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from references import expected, gradient
+from references import EXAMPLES, expected, gradient
 from scipy import optimize
 
 from kerasoft import heads
@@ -160,7 +160,7 @@ def test_log_sum_exp_of_the_write_up():
 
 @each_dtype
 @each_variant
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_finite_and_masked_logits_give_finite_distributions(name, kwargs, dtype, data):
     x, mask = data.draw(finite_logits(dtype)), data.draw(masks)
@@ -174,7 +174,7 @@ def test_finite_and_masked_logits_give_finite_distributions(name, kwargs, dtype,
 
 
 @each_head
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES)
 @given(x=logits(20), mask=masks)
 def test_masked_classes_are_as_good_as_absent(name, x, mask):
     x = np.where(mask, -np.inf, x)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from references import expected, gradient, log_expected
+from references import EXAMPLES, expected, gradient, log_expected
 
 from kerasoft import heads, losses
 
@@ -142,7 +142,7 @@ def test_labels_of_a_sequence(name):
     assert value(loss, labels[..., None], head(x)) == pytest.approx(alone, rel=1e-6)
 
 
-@settings(max_examples=20)
+@settings(max_examples=EXAMPLES)
 @each_loss
 @each_head
 @given(

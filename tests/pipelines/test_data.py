@@ -180,6 +180,7 @@ def test_the_end_of_an_iterator_waits_for_no_autotuner(tiny):
         assert batches.options().autotune.enabled is False
 
 
+@pytest.mark.slow
 def test_auto_decides_within_10_seconds_where_packets_vanish(
     tmp_path, monkeypatch, capsys
 ):

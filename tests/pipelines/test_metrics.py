@@ -216,6 +216,7 @@ def test_mcnemar_agrees_with_statsmodels(seed, count, share):
 
 @settings(max_examples=8)  # statsmodels takes its time
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+@pytest.mark.slow  # to import statsmodels takes seconds
 def test_holm_agrees_with_statsmodels(p_values):
     expected = multipletests(p_values, method="holm")[1]
     np.testing.assert_allclose(metrics.holm(p_values), expected, atol=1e-12)
