@@ -397,7 +397,7 @@ def mixup(images, targets, alpha: float, seed):
     seeds = tf.random.split(seed, 2)
     a, b = tf.unstack(tf.random.stateless_gamma((2,), seeds[0], tf.constant(alpha)))
     share = a / (a + b)
-    order = _shuffled(len(images), seeds[1])
+    order = _shuffled(images.shape[0], seeds[1])
     mixed = share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(
         tf.gather(images, order), tf.float32
     )
