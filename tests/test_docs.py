@@ -202,6 +202,19 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
         ratio = rows[width, "mixed_bfloat16", "Keras"]["to the better"]
         assert re.search(rf"{ratio:.2f} times (\S+ ){{0,9}}at width {width}", readme)
 
+    many = {
+        row["side"]: row
+        for row in result("many_classes")["rows"]
+        if row["classes"] == 262144 and row["batch"] == 2048
+    }
+    chunked, dense = many["kerasoft, chunked"], many["Keras, Dense and softmax"]
+    mebibytes = [f"{row['bytes'] / 2**20:,.0f}" for row in (chunked, dense)]
+    assert (
+        f"{chunked['seconds'] / dense['seconds']:.2f} of the time of Keras's" in readme
+    )
+    assert f"{mebibytes[0]} MiB above inputs" in readme
+    assert f"takes {mebibytes[1]} (" in readme
+
     speedrun = result("speedrun")
     ours = speedrun["means"]["Keras"]
     seeds = [row for row in speedrun["runs"] if row["side"] == "Keras"]
