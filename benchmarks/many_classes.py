@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from benchmarks import measure
@@ -245,6 +246,7 @@ def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
             ]
             axes.plot(*zip(*points, strict=True), "o-", label=name, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="classes", ylabel=words)
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axes.grid(alpha=0.3)
     made.axes[0].legend(fontsize="small")
     return made
