@@ -78,6 +78,7 @@ def test_both_sides_are_timed(tmp_path):
     assert 1.0 in [r["to the better"] for r in rows if r["side"].startswith("PyTorch")]
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_is_noticed():
     with (
         side("benchmarks.pytorch:gumbel_softmax", classes=-1, rows=2) as seconds,

@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 # Where gradients are tried: JAX traces each anew, which takes a third of a second.
-EXAMPLES = 6 if keras.backend.backend() == "jax" else 20
+EXAMPLES = 6 if keras.backend.backend() == "jax" else 12
 
 
 def expected(name, logits, temperature=1.0):

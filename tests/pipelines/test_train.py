@@ -160,7 +160,11 @@ def test_muon_trains(tiny, tmp_path):
 
 @pytest.mark.parametrize(
     ("steps_per_execution", "stopped"),
-    [(1, False), (16, True), pytest.param(1, True, marks=pytest.mark.slow)],
+    [
+        (16, False),
+        pytest.param(1, True, marks=pytest.mark.slow),
+        pytest.param(16, True, marks=pytest.mark.slow),
+    ],
 )
 def test_tensorboard_shows_the_schedules_temperature(
     tiny, tmp_path, steps_per_execution, stopped
