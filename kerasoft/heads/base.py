@@ -7,9 +7,8 @@ import keras
 
 from kerasoft import _keras, losses, ops
 from kerasoft.heads.misreadings import misreadings
+from kerasoft.losses import register as register
 from kerasoft.ops import Tensor
-
-register = keras.saving.register_keras_serializable(package="kerasoft")
 
 
 class Head(keras.layers.Layer):

@@ -23,8 +23,9 @@ class SparseHead(Head):
     alpha: ClassVar[float]
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        outputs = super().call(inputs, mask)
-        losses.attach_logits(outputs, hide_classes(inputs, mask))
+        logits = hide_classes(inputs, mask)
+        outputs = super().call(logits)
+        losses.attach_logits(outputs, logits)
         return outputs
 
     def matched_loss(self, **kwargs: Any) -> keras.losses.Loss:

@@ -7,11 +7,10 @@ import keras
 from keras import ops
 
 from kerasoft import losses
+from kerasoft.losses import register as register
 from kerasoft.ops import LOWEST, Tensor, log_of
 from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import fold, rows_of, times_transposed, uniform
-
-register = keras.saving.register_keras_serializable(package="kerasoft")
 
 
 class OutputLayer(keras.layers.Layer):

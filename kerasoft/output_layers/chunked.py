@@ -127,10 +127,10 @@ class ChunkedOutput(OutputLayer):
             else None
         )
 
-    def _bias(self) -> Tensor:
-        """The biases, -inf for a masked class."""
+    def _bias(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The biases, scaled; -inf for a masked class, whatever the scale's sign."""
         bias = ops.zeros((self.num_classes,)) if self.bias is None else self.bias
-        bias = ops.convert_to_tensor(bias)
+        bias = ops.convert_to_tensor(bias) * scale
         return bias if self.allowed is None else ops.where(self.allowed, bias, -np.inf)
 
     def outcome(
@@ -140,11 +140,10 @@ class ChunkedOutput(OutputLayer):
         kernel = ops.convert_to_tensor(self.kernel)
         if scale is None:
             return self._by_autodiff(features, kernel, labels, weights, training)
-        bias = ops.zeros((self.num_classes,)) if self.bias is None else self.bias
         return crossentropy(
             features * scale,
             kernel,
-            ops.convert_to_tensor(bias) * scale,
+            self._bias(scale),
             labels,
             weights,
             self.label_smoothing,
@@ -221,11 +220,11 @@ class ChunkedOutput(OutputLayer):
     def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         features = ops.cast(features, "float32")
         scale = self.head.logit_scale(False)
-        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias()
         if scale is not None:
+            kernel, bias = ops.convert_to_tensor(self.kernel), self._bias(scale)
             block = self.block_size(ops.shape(features)[0])
             values, classes, normaliser = likeliest_of(
-                features * scale, kernel, bias * scale, k, block
+                features * scale, kernel, bias, k, block
             )
             return values - normaliser, classes
         log_p, classes = ops.top_k(self._rows(features), k)
@@ -235,7 +234,7 @@ class ChunkedOutput(OutputLayer):
         scale = self.head.logit_scale(False)
         if scale is None:
             return ops.take_along_axis(self._rows(features), classes, axis=-1)
-        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias() * scale
+        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias(scale)
         features = ops.cast(features, "float32") * scale
         block = self.block_size(ops.shape(features)[0])
         _, _, normaliser = likeliest_of(features, kernel, bias, 1, block)
@@ -272,7 +271,7 @@ class ChunkedOutput(OutputLayer):
         if not isinstance(seed, keras.random.SeedGenerator):
             seed = keras.random.SeedGenerator(seed)
         features = ops.cast(features, "float32") * scale
-        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias() * scale
+        kernel, bias = ops.convert_to_tensor(self.kernel), self._bias(scale)
         block = self.block_size(ops.shape(features)[0])
         return sample_of(features, kernel, bias, seed.next(), block)
 

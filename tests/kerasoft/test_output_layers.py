@@ -245,6 +245,22 @@ def test_prediction_by_blocks_of_classes(chunk_bytes):
     np.testing.assert_allclose(numpy(found["log_probabilities"]), best, rtol=1e-5)
 
 
+def test_a_masked_class_stays_masked_at_a_negative_temperature():
+    allowed = np.arange(CLASSES) % 4 != 3
+    head = heads.GumbelSoftmax(-1.5, noise="never")
+    layer = ChunkedOutput(CLASSES, head, allowed=allowed)
+    weights_of(layer)
+    logits = np.where(allowed, (FEATURES @ KERNEL.T + BIAS) / -1.5, -np.inf)
+    best = np.argsort(-logits, axis=-1)[:, :5]
+    np.testing.assert_array_equal(numpy(layer(FEATURES)["classes"]), best)
+    assert np.all(allowed[numpy(layer.sample(FEATURES, seed=0))])
+    labels = LABELS // 4 * 4
+    found, _, _ = layer.evaluate_rows(FEATURES, labels)
+    log_p = special.log_softmax(logits.astype("float64"), axis=-1)
+    exact = -log_p[np.arange(BATCH), labels]
+    np.testing.assert_allclose(numpy(found.nll), exact, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 4 * 20_000 * 7, 2**28])
 def test_samples_by_blocks_of_classes_are_of_the_softmax(chunk_bytes):
     allowed = np.arange(CLASSES) % 4 != 3
