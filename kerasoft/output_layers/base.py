@@ -197,9 +197,9 @@ def sample_of(
         return (
             ops.where(better, score, best),
             ops.where(better, start + drawn, classes),
-        ), ()
+        )
 
-    (_, classes), _ = fold(step, -(-kernel.shape[0] // block), carry)
+    _, classes = fold(step, -(-kernel.shape[0] // block), carry)
     return ops.squeeze(classes, -1)
 
 
@@ -254,7 +254,7 @@ def likeliest_of(
         total = total * ops.exp(largest - highest) + ops.sum(
             ops.exp(logits - highest), axis=-1, keepdims=True
         )
-        return (values, indices, highest, total), ()
+        return values, indices, highest, total
 
-    (values, indices, largest, total), _ = fold(step, -(-classes // block), carry)
+    values, indices, largest, total = fold(step, -(-classes // block), carry)
     return values, indices, largest + ops.log(total)

@@ -17,10 +17,8 @@ from kerasoft.output_layers.base import (
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy, rows_of_a_chunk
 from kerasoft.output_layers.loops import (
     add_product,
-    fold,
+    fold_rows,
     gumbel_noise,
-    pad_rows,
-    rows_of,
     times_transposed,
     value_and_gradient,
     with_gradients,
@@ -167,18 +165,10 @@ class ChunkedOutput(OutputLayer):
         batch = ops.shape(features)[0]
         # Whole rows, of which autodiff holds several at once.
         rows = rows_of_a_chunk(batch, self.num_classes, self.chunk_bytes // 4)
-        count = (batch + rows - 1) // rows
         dim = features.shape[1]
 
         def compute(features, kernel, bias, weights, gradients):
-            features, weights_, labels_ = (
-                pad_rows(x, count * rows) for x in (features, weights, labels)
-            )
-
-            def step(i, carry):
-                h, v, y = (
-                    rows_of(x, i * rows, rows) for x in (features, weights_, labels_)
-                )
+            def step(i, carry, h, v, y):
                 logits = times_transposed(h, kernel) + bias
 
                 def of(x):
@@ -201,15 +191,14 @@ class ChunkedOutput(OutputLayer):
                 by_bias = by_bias + ops.sum(slope, axis=0)
                 return (by_kernel, by_bias), (*results, slope @ kernel)
 
+            sums, shapes = (), ((),) * 3
             if gradients:
                 sums = ops.zeros_like(kernel), ops.zeros_like(bias)
-                sums, outputs = fold(step, count, sums, ("float32",) * 4)
-            else:
-                sums, outputs = fold(step, count, (), ("float32",) * 3)
-            loss, nll, rank = (ops.reshape(x, (-1,))[:batch] for x in outputs[:3])
-            slopes = ()
-            if gradients:
-                slopes = (ops.reshape(outputs[3], (-1, dim))[:batch], *sums, loss)
+                shapes = (*shapes, (dim,))
+            sums, (loss, nll, rank, *slope) = fold_rows(
+                step, (features, weights, labels), rows, sums, shapes
+            )
+            slopes = (slope[0], *sums, loss) if gradients else ()
             return ops.sum(loss * weights), (nll, rank), slopes
 
         total, (nll, rank) = with_gradients(

@@ -18,14 +18,13 @@ from kerasoft.ops import Tensor
 from kerasoft.output_layers.loops import (
     add_product,
     add_rows,
-    fold,
-    pad_rows,
-    rows_of,
+    fold_rows,
     times_transposed,
     with_gradients,
 )
 
 BLOCKS = 4  # of classes, in which a chunk is worked off
+ROWS = 64  # of a chunk, where some of the rows count
 
 
 class Outcome(NamedTuple):
@@ -34,12 +33,13 @@ class Outcome(NamedTuple):
     Attributes:
         total: Scalar, the weighted sum of the rows' losses, with its gradients.
         nll: Minus the log-probability of each row's label, without smoothing.
-        rank: How many other classes have a logit at least as large as the label's.
+        rank: How many other classes have a logit at least as large as the label's; or
+            `None` where this is not known.
     """
 
     total: Tensor
     nll: Tensor
-    rank: Tensor
+    rank: Tensor | None
 
 
 def crossentropy(
@@ -53,6 +53,7 @@ def crossentropy(
     noise: Callable[[Any, tuple], Tensor] | None = None,
     chunk_bytes: int = 2**28,
     training: bool = True,
+    span: tuple[Any, Any] | None = None,
 ) -> Outcome:
     """The weighted sum of softmax cross-entropies, worked off in chunks of rows.
 
@@ -69,13 +70,18 @@ def crossentropy(
             the logits, the same each time.
         chunk_bytes: Memory for the logits of a chunk.
         training: Whether gradients will be asked for.
+        span: The first row that counts and how many do, scalars that may be tensors;
+            or `None` for all rows. The others cost nothing.
     """
     classes = kernel.shape[0]
     edges = [classes * k // BLOCKS for k in range(BLOCKS + 1)]
     blocks = [(a, b) for a, b in itertools.pairwise(edges) if a < b]
     batch = ops.shape(features)[0]
     rows = rows_of_a_chunk(batch, classes, chunk_bytes)
-    count = (batch + rows - 1) // rows
+    counted = _counted(batch, span)
+    if span is not None:
+        rows = min(rows, ROWS)
+        weights = counted(weights)
     share = label_smoothing
     mean: Any = None
     if allowed is not None:
@@ -85,9 +91,6 @@ def crossentropy(
         mean = mean / ops.sum(mean)
 
     def compute(features, kernel, bias, weights, gradients):
-        features, weights_, labels_ = (
-            pad_rows(x, count * rows) for x in (features, weights, labels)
-        )
         # The mean of the classes' weights, which smoothing asks each row for.
         centre: Any = 0.0
         centre_bias: Any = 0.0
@@ -97,10 +100,7 @@ def crossentropy(
             centre = ops.squeeze(mean[None] @ kernel, 0)
             centre_bias = ops.sum(ops.where(allowed, bias, 0.0) * mean)
 
-        def step(i, carry):
-            h, v, y = (
-                rows_of(x, i * rows, rows) for x in (features, weights_, labels_)
-            )
+        def step(i, carry, h, v, y):
             logits = []
             for k, (a, b) in enumerate(blocks):
                 x = times_transposed(h, kernel[a:b]) + bias[a:b]
@@ -146,32 +146,32 @@ def crossentropy(
             ]
             return (tuple(kernels), tuple(biases)), (*outputs, slope)
 
+        arrays = features, weights, labels
         if not gradients:
-            _, (loss, nll, rank) = fold(step, count, (), ("float32",) * 3)
-            loss, nll, rank = (_flat(x)[:batch] for x in (loss, nll, rank))
-            return ops.sum(loss * weights), (nll, rank), ()
+            _, (loss, nll, rank) = fold_rows(step, arrays, rows, (), ((),) * 3, span)
+            return ops.sum(counted(loss) * weights), (counted(nll), rank), ()
         dim = features.shape[1]
         sums = (
             tuple(ops.zeros((b - a, dim), "float32") for a, b in blocks),
             tuple(ops.zeros((b - a, 1), "float32") for a, b in blocks),
         )
-        (kernels, biases), outputs = fold(step, count, sums, ("float32",) * 4)
-        loss, nll, rank = (_flat(x)[:batch] for x in outputs[:3])
-        slope = ops.reshape(outputs[3], (-1, dim))
-        truth = (1 - share) * weights_
-        by_kernel = add_rows(
-            ops.concatenate(kernels), labels_, -truth[:, None] * features
+        (kernels, biases), (loss, nll, rank, slope) = fold_rows(
+            step, arrays, rows, sums, ((), (), (), (dim,)), span
         )
-        by_bias = add_rows(ops.concatenate(biases), labels_, -truth[:, None])
+        truth = (1 - share) * weights
+        by_kernel = add_rows(
+            ops.concatenate(kernels), labels, -truth[:, None] * features
+        )
+        by_bias = add_rows(ops.concatenate(biases), labels, -truth[:, None])
         by_bias = ops.squeeze(by_bias, -1)
         if share:
-            spread = ops.sum(weights_[:, None] * features, axis=0) * share
-            weight = share * ops.sum(weights_)
+            spread = ops.sum(weights[:, None] * features, axis=0) * share
+            weight = share * ops.sum(weights)
             each = ops.full((classes,), 1 / classes) if mean is None else mean
             by_kernel = by_kernel - each[:, None] * spread
             by_bias = by_bias - each * weight
-        slopes = slope[:batch], by_kernel, by_bias, loss
-        return ops.sum(loss * weights), (nll, rank), slopes
+        slopes = counted(slope), by_kernel, by_bias, counted(loss)
+        return ops.sum(counted(loss) * weights), (counted(nll), rank), slopes
 
     total, (nll, rank) = with_gradients(
         compute, (features, kernel, bias, weights), training
@@ -185,8 +185,14 @@ def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> int:
     return min(rows, batch) if isinstance(batch, int) else rows
 
 
-def _flat(x):
-    return ops.reshape(x, (-1,))
+def _counted(batch, span):
+    """A function that sets to 0 what belongs to rows outside a span."""
+    if span is None:
+        return lambda x: x
+    start, count = span
+    rows = ops.arange(batch)
+    inside = ops.logical_and(rows >= start, rows < start + count)
+    return lambda x: ops.where(inside if len(x.shape) == 1 else inside[:, None], x, 0.0)
 
 
 def _total(parts):

@@ -14,11 +14,8 @@ from kerasoft.ops import TINY, Tensor
 
 
 def fold(
-    step: Callable[[Any, tuple], tuple[tuple, tuple]],
-    count: Any,
-    carry: Sequence[Tensor],
-    dtypes: Sequence[str] = (),
-) -> tuple[tuple, tuple]:
+    step: Callable[[Any, tuple], tuple], count: Any, carry: Sequence[Any]
+) -> tuple:
     """Runs a step for 0, 1, ..., count - 1, one after the other.
 
     One step's tensors are gone before the next begins, which is what the memory of an
@@ -26,44 +23,74 @@ def fold(
     TensorFlow.)
 
     Args:
-        step: From the number of the step and what is carried, to what is carried on and
-            the step's outputs.
+        step: From the number of the step and what is carried, to what is carried on.
         count: Integer or scalar tensor, how many steps.
-        carry: What the first step is given.
-        dtypes: The dtypes of the step's outputs.
+        carry: What the first step is given, tensors or tuples of them.
 
     Returns:
-        What the last step carries on, and the outputs, stacked.
+        What the last step carries on.
     """
     state: tuple = tuple(carry)
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
-            arrays = tuple(tf.TensorArray(dtype, size=count) for dtype in dtypes)
-
-            def body(i, carry, arrays):
-                carry, outputs = step(i, carry)
-                written = (a.write(i, x) for a, x in zip(arrays, outputs, strict=True))
-                return i + 1, tuple(carry), tuple(written)
-
-            _, state, arrays = tf.while_loop(
-                lambda i, *_: i < count, body, (0, state, arrays), parallel_iterations=1
+            _, state = tf.while_loop(
+                lambda i, _: i < count,
+                lambda i, state: (i + 1, step(i, state)),
+                (0, state),
+                parallel_iterations=1,
             )
-            return state, tuple(array.stack() for array in arrays)
         case "jax":
             import jax
 
-            return jax.lax.scan(
-                lambda carry, i: step(i, carry), state, ops.arange(count)
-            )
+            state = jax.lax.fori_loop(0, count, step, state)
         case _:
-            outputs = []
-            for i in range(count):
-                state, output = step(i, state)
-                outputs.append(output)
-            columns = zip(*outputs, strict=True)
-            return state, tuple(ops.stack(list(column)) for column in columns)
+            for i in range(int(count)):
+                state = step(i, state)
+    return state
+
+
+def fold_rows(
+    step: Callable[..., tuple[tuple, tuple]],
+    arrays: Sequence[Tensor],
+    rows: int,
+    carry: tuple,
+    outputs: Sequence[tuple],
+    span: tuple[Any, Any] | None = None,
+) -> tuple[tuple, tuple]:
+    """Works off the rows of some tensors, so many at a time.
+
+    Args:
+        step: From the number of the chunk, what is carried, and the chunk of each
+            array, to what is carried on, and the outputs of the chunk's rows. The last
+            chunk is filled up with rows that do not count.
+        arrays: Tensors of equally many rows.
+        rows: How many rows a chunk has.
+        carry: What the first step is given.
+        outputs: The shape of each output in one row.
+        span: The first of the rows to work off and how many there are, scalars that may
+            be tensors; or `None` for all of them.
+
+    Returns:
+        What the last step carries on, and the outputs of all rows, in float32. They are
+        of no meaning outside the span.
+    """
+    batch = ops.shape(arrays[0])[0]
+    start, count = (0, batch) if span is None else span
+    chunks = (count + rows - 1) // rows
+    length = chunks * rows if span is None else batch + rows
+    arrays = [pad_rows(x, length) for x in arrays]
+    results = tuple(ops.zeros((length, *shape), "float32") for shape in outputs)
+
+    def chunk(i, carried):
+        carry, results = carried
+        at = start + i * rows
+        carry, made = step(i, carry, *(rows_of(x, at, rows) for x in arrays))
+        return carry, tuple(map(lambda x, y: set_rows(x, at, y), results, made))
+
+    carry, results = fold(chunk, chunks, (carry, results))
+    return carry, tuple(x[:batch] for x in results)
 
 
 def with_gradients(
@@ -229,6 +256,23 @@ def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
 
         return jax.lax.dynamic_slice_in_dim(matrix, start, count)
     return matrix[start : start + count]
+
+
+def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
+    """A tensor with other rows from a start on, in its own memory where possible."""
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            where = start + tf.range(tf.shape(rows)[0])
+            return tf.tensor_scatter_nd_update(matrix, where[:, None], rows)
+        case "jax":
+            import jax
+
+            return jax.lax.dynamic_update_slice_in_dim(matrix, rows, start, 0)
+        case _:
+            matrix[start : start + rows.shape[0]] = rows
+            return matrix
 
 
 def add_product(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
