@@ -4,8 +4,20 @@ An output layer takes the place of `Dense(num_classes)`, a head and a loss. What
 them have in common is told in `OutputLayer`; `Classifier` trains them with `fit`.
 """
 
+from kerasoft.output_layers.adaptive import AdaptiveOutput
 from kerasoft.output_layers.base import OutputLayer
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.classifier import Classifier
+from kerasoft.output_layers.ranks import cheapest_cutoffs
+from kerasoft.output_layers.sampled import SampledOutput
+from kerasoft.output_layers.two_level import TwoLevelOutput
 
-__all__ = ["ChunkedOutput", "Classifier", "OutputLayer"]
+__all__ = [
+    "AdaptiveOutput",
+    "ChunkedOutput",
+    "Classifier",
+    "OutputLayer",
+    "SampledOutput",
+    "TwoLevelOutput",
+    "cheapest_cutoffs",
+]

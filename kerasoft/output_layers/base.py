@@ -1,6 +1,7 @@
 """What every output layer has in common."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -26,11 +27,15 @@ class OutputLayer(keras.layers.Layer):
       `kerasoft.losses.HeadLoss`; one equal to `ignore_class` costs nothing.
     - Called on features, they give the likeliest classes and their log-probabilities.
 
-    An output layer of your own is a subclass with the methods `build`, `outcome` and
-    `blocks`.
+    - They draw samples, with `sample`.
+
+    An output layer of your own is a subclass with the methods `build`, `outcome`,
+    `likeliest`, `log_probabilities` and `draw`.
 
     Args:
         num_classes: Positive integer.
+        use_bias: Boolean, whether the classes have biases.
+        kernel_initializer: Initialiser of the weights of the classes.
         top_k: Positive integer, how many classes a prediction names.
         ignore_class: Integer label that costs nothing, or `None`.
         chunk_bytes: Positive integer, the memory in bytes for the logits that are held
@@ -52,6 +57,8 @@ class OutputLayer(keras.layers.Layer):
     def __init__(
         self,
         num_classes: int,
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
         top_k: int = 5,
         ignore_class: int | None = None,
         chunk_bytes: int = 2**28,
@@ -68,6 +75,8 @@ class OutputLayer(keras.layers.Layer):
                     f"`{name}` must be a positive integer. Received: {name}={value!r}"
                 )
         self.num_classes = num_classes
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.top_k = min(top_k, num_classes)
         self.ignore_class = ignore_class
         self.chunk_bytes = chunk_bytes
@@ -84,6 +93,30 @@ class OutputLayer(keras.layers.Layer):
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.dim = int(input_shape[-1])
+
+    def add_dense(self, prefix: str, outputs: int, dim: int) -> tuple[Any, Any]:
+        """Adds a kernel of shape `(outputs, dim)`, and biases if `use_bias`."""
+        kernel = self.add_weight(
+            shape=(outputs, dim),
+            initializer=self.kernel_initializer,
+            dtype="float32",
+            name=f"{prefix}kernel",
+        )
+        if not self.use_bias:
+            return kernel, None
+        return kernel, self.add_weight(
+            shape=(outputs,),
+            initializer="zeros",
+            dtype="float32",
+            name=f"{prefix}bias",
+        )
+
+    def dense(self, kernel: Any, bias: Any) -> tuple[Tensor, Tensor]:
+        """What `add_dense` added, as tensors, with biases of 0 where there are none."""
+        kernel = ops.convert_to_tensor(kernel)
+        if bias is None:
+            return kernel, ops.zeros((kernel.shape[0],))
+        return kernel, ops.convert_to_tensor(bias)
 
     def outcome(
         self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
@@ -152,14 +185,58 @@ class OutputLayer(keras.layers.Layer):
         """The log-probabilities of given classes, of shape `(batch, count)`."""
         raise NotImplementedError
 
+    def sample(self, features: Tensor, seed: Any = None) -> Tensor:
+        """Draws a class for each row, exactly, by blocks of classes.
+
+        Each block takes two random numbers a row: one draws a class of the block, one
+        is the Gumbel noise that the block's log-sum-exp meets the others' with. The
+        largest of them wins, and its class is a sample of all of them.
+
+        Args:
+            features: Float tensor of shape `(batch, dim)`.
+            seed: Integer, `keras.random.SeedGenerator`, or `None`.
+
+        Returns:
+            Integers of shape `(batch,)`.
+
+        Reference:
+            [Maddison et al., 2014](https://arxiv.org/abs/1411.0030), for Gumbel
+            variables over sets of classes.
+        """
+        if not isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.random.SeedGenerator(seed)
+        return self.draw(ops.cast(features, "float32"), seed)
+
+    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+        """What `sample` gives."""
+        raise NotImplementedError
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_classes": self.num_classes,
+            "use_bias": self.use_bias,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
             "top_k": self.top_k,
             "ignore_class": self.ignore_class,
             "chunk_bytes": self.chunk_bytes,
         }
+
+
+def rank_of(layer: OutputLayer, features: Tensor, labels: Tensor, nll: Tensor) -> Any:
+    """How many other classes are at least as likely as each row's label, at most 5."""
+    values, classes = layer.likeliest(features, min(5, layer.num_classes))
+    others = ops.not_equal(classes, ops.cast(labels, "int32")[:, None])
+    ahead = ops.logical_and(others, values >= -nll[:, None])
+    return ops.sum(ops.cast(ahead, "float32"), axis=-1)
+
+
+def best_of(
+    values: Sequence[Tensor], classes: Sequence[Tensor], k: int
+) -> tuple[Tensor, Tensor]:
+    """The `k` largest of several tensors' values, and their classes."""
+    best, order = ops.top_k(ops.concatenate(values, axis=-1), k)
+    return best, ops.take_along_axis(ops.concatenate(classes, axis=-1), order, axis=-1)
 
 
 def sample_of(
@@ -177,6 +254,7 @@ def sample_of(
     Returns:
         Integers of shape `(batch,)`.
     """
+    block = min(block, kernel.shape[0])
     first = features[:, :1] * 0.0
     carry = first + LOWEST, ops.cast(first, "int32")
 
@@ -246,10 +324,9 @@ def likeliest_of(
         values, indices, largest, total = carry
         start, logits = _block_of_logits(features, kernel, bias, i, block)
         best, where = ops.top_k(logits, k)
-        values = ops.concatenate([values, best], axis=-1)
-        indices = ops.concatenate([indices, ops.cast(where, "int32") + start], axis=-1)
-        values, order = ops.top_k(values, k)
-        indices = ops.take_along_axis(indices, order, axis=-1)
+        values, indices = best_of(
+            (values, best), (indices, ops.cast(where, "int32") + start), k
+        )
         highest = ops.maximum(largest, best[:, :1])
         total = total * ops.exp(largest - highest) + ops.sum(
             ops.exp(logits - highest), axis=-1, keepdims=True

@@ -49,12 +49,7 @@ class ChunkedOutput(OutputLayer):
             evenly over the classes.
         allowed: Booleans of shape `(num_classes,)`, `False` for a class that is masked;
             or `None`.
-        use_bias: Boolean, whether the classes have biases.
-        kernel_initializer: Initialiser of the weights of the classes.
-        top_k: Positive integer, how many classes a prediction names.
-        ignore_class: Integer label that costs nothing, or `None`.
-        chunk_bytes: Positive integer, the memory in bytes for the logits of a chunk.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
         ValueError: If the head has another axis, or noise and a learned temperature at
@@ -73,14 +68,9 @@ class ChunkedOutput(OutputLayer):
         head: "str | heads.Head" = "log_softmax",
         label_smoothing: float = 0.0,
         allowed: Any = None,
-        use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        top_k: int = 5,
-        ignore_class: int | None = None,
-        chunk_bytes: int = 2**28,
         **kwargs: Any,
     ):
-        super().__init__(num_classes, top_k, ignore_class, chunk_bytes, **kwargs)
+        super().__init__(num_classes, **kwargs)
         if isinstance(head, dict):
             head = keras.saving.deserialize_keras_object(head)
         self.head = heads.find(head)
@@ -103,27 +93,10 @@ class ChunkedOutput(OutputLayer):
                 f"`allowed` must be of shape ({num_classes},). "
                 f"Received: allowed.shape={self.allowed.shape}"
             )
-        self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        self.kernel = self.add_weight(
-            shape=(self.num_classes, self.dim),
-            initializer=self.kernel_initializer,
-            dtype="float32",
-            name="kernel",
-        )
-        self.bias = (
-            self.add_weight(
-                shape=(self.num_classes,),
-                initializer="zeros",
-                dtype="float32",
-                name="bias",
-            )
-            if self.use_bias
-            else None
-        )
+        self.kernel, self.bias = self.add_dense("", self.num_classes, self.dim)
 
     def _bias(self, scale: Tensor | float = 1.0) -> Tensor:
         """The biases, scaled; -inf for a masked class, whatever the scale's sign."""
@@ -230,39 +203,16 @@ class ChunkedOutput(OutputLayer):
         logits = ops.einsum("bd,bkd->bk", features, ops.take(kernel, classes, axis=0))
         return logits + ops.take(bias, classes, axis=0) - normaliser
 
-    def sample(self, features: Tensor, seed: Any = None) -> Tensor:
-        """Draws a class for each row, exactly, by blocks of classes.
-
-        Each block takes two random numbers a row: one draws a class of the block, one
-        is the Gumbel noise that the block's log-sum-exp meets the others' with. The
-        largest of them wins, and its class is a sample of the whole softmax.
-
-        Args:
-            features: Float tensor of shape `(batch, dim)`.
-            seed: Integer, `keras.random.SeedGenerator`, or `None`.
-
-        Returns:
-            Integers of shape `(batch,)`.
-
-        Raises:
-            ValueError: If the head is not a softmax at some temperature.
-
-        Reference:
-            [Maddison et al., 2014](https://arxiv.org/abs/1411.0030), for Gumbel
-            variables over sets of classes.
-        """
+    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         scale = self.head.logit_scale(False)
         if scale is None:
             raise ValueError(
                 "Samples are drawn of softmax heads alone, at any temperature. "
                 f"Received: head={self.head!r}"
             )
-        if not isinstance(seed, keras.random.SeedGenerator):
-            seed = keras.random.SeedGenerator(seed)
-        features = ops.cast(features, "float32") * scale
         kernel, bias = ops.convert_to_tensor(self.kernel), self._bias(scale)
         block = self.block_size(ops.shape(features)[0])
-        return sample_of(features, kernel, bias, seed.next(), block)
+        return sample_of(features * scale, kernel, bias, seed.next(), block)
 
     def _rows(self, features: Tensor) -> Tensor:
         """The log-probabilities of whole rows, for a head that needs them whole."""
@@ -277,6 +227,4 @@ class ChunkedOutput(OutputLayer):
             "head": keras.saving.serialize_keras_object(self.head),
             "label_smoothing": self.label_smoothing,
             "allowed": None if self.allowed is None else self.allowed.tolist(),
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -29,7 +29,8 @@ class Classifier(keras.Model):
 
     It is compiled with an optimiser alone: the output layer has its own loss, and gives
     `accuracy`, `top_5_accuracy` and `nll` (minus the mean log-probability of the
-    labels, without smoothing) in the same pass. Called in training, and in `evaluate`,
+    labels, without smoothing) in the same pass, without the accuracies where the layer
+    does not compute them in training. Called in training, and in `evaluate`,
     the model gives the backbone's features, otherwise the output layer's predictions.
 
     Args:
@@ -69,6 +70,7 @@ class Classifier(keras.Model):
         self.accuracy = keras.metrics.Mean("accuracy")
         self.top_5_accuracy = keras.metrics.Mean("top_5_accuracy")
         self.nll = keras.metrics.Mean("nll")
+        self._ranked = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_compiled()
@@ -102,8 +104,10 @@ class Classifier(keras.Model):
         found, weights, counted = self.output_layer.evaluate_rows(
             y_pred, y, sample_weight, training
         )
-        self.accuracy.update_state(found.rank < 1, weights)
-        self.top_5_accuracy.update_state(found.rank < 5, weights)
+        self._ranked = found.rank is not None
+        if found.rank is not None:
+            self.accuracy.update_state(found.rank < 1, weights)
+            self.top_5_accuracy.update_state(found.rank < 5, weights)
         self.nll.update_state(found.nll, weights)
         loss = ops.divide_no_nan(found.total, counted)
         loss = _keras.scale_loss_for_distribution(loss)
@@ -114,6 +118,12 @@ class Classifier(keras.Model):
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _evaluating():
             return super().test_step(*args, **kwargs)
+
+    def get_metrics_result(self) -> dict[str, Tensor]:
+        found = dict(super().get_metrics_result())
+        if not self._ranked:
+            del found["accuracy"], found["top_5_accuracy"]
+        return found
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -33,8 +33,8 @@ class Outcome(NamedTuple):
     Attributes:
         total: Scalar, the weighted sum of the rows' losses, with its gradients.
         nll: Minus the log-probability of each row's label, without smoothing.
-        rank: How many other classes have a logit at least as large as the label's; or
-            `None` where this is not known.
+        rank: How many other classes are at least as likely as each row's label, where
+            5 may stand for more; or `None` where this is not known.
     """
 
     total: Tensor
