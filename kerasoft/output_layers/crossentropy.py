@@ -24,7 +24,7 @@ from kerasoft.output_layers.loops import (
 )
 
 BLOCKS = 4  # of classes, in which a chunk is worked off
-ROWS = 64  # of a chunk, where some of the rows count
+ROWS = 32  # of a chunk, where only some of the rows count
 
 
 class Outcome(NamedTuple):
@@ -74,7 +74,8 @@ def crossentropy(
             or `None` for all rows. The others cost nothing.
     """
     classes = kernel.shape[0]
-    edges = [classes * k // BLOCKS for k in range(BLOCKS + 1)]
+    count = BLOCKS if span is None else 1
+    edges = [classes * k // count for k in range(count + 1)]
     blocks = [(a, b) for a, b in itertools.pairwise(edges) if a < b]
     batch = ops.shape(features)[0]
     rows = rows_of_a_chunk(batch, classes, chunk_bytes)

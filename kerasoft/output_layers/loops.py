@@ -93,57 +93,6 @@ def fold_rows(
     return carry, tuple(x[:batch] for x in results)
 
 
-def fold_groups(
-    step: Callable[..., tuple[tuple, tuple]],
-    arrays: Sequence[Tensor],
-    groups: Tensor,
-    rows: int,
-    carry: tuple,
-    outputs: Sequence[tuple],
-) -> tuple[tuple, tuple]:
-    """Works off rows that are sorted by group, so many of one group at a time.
-
-    Args:
-        step: From the number of the chunk, what is carried, the chunk's group, a
-            boolean for each row, whether it counts, and the chunk of each array, to
-            what is carried on, and the outputs of the chunk's rows.
-        arrays: Tensors of equally many rows.
-        groups: Integer tensor of shape `(batch,)`, the group of each row, rising.
-        rows: How many rows a chunk has.
-        carry: What the first step is given.
-        outputs: The shape of each output in one row.
-
-    Returns:
-        What the last step carries on, and the outputs of all rows, in float32.
-    """
-    batch = ops.shape(groups)[0]
-    order = ops.arange(batch)
-    within = order - ops.cast(ops.searchsorted(groups, groups, side="left"), "int32")
-    begins = ops.equal(within % rows, 0)
-    starts = ops.sort(ops.where(begins, order, batch))
-    count = ops.sum(ops.cast(begins, "int32"))
-    arrays = [pad_rows(x, batch + rows) for x in (groups, *arrays)]
-    results = tuple(ops.zeros((batch + rows, *shape), "float32") for shape in outputs)
-
-    def chunk(i, carried):
-        carry, results = carried
-        at = starts[i]
-        mine, *parts = (rows_of(x, at, rows) for x in arrays)
-        group = mine[0]
-        counts = ops.logical_and(ops.equal(mine, group), at + ops.arange(rows) < batch)
-        carry, made = step(i, carry, group, counts, *parts)
-        kept = []
-        for result, new in zip(results, made, strict=True):
-            here = counts if len(new.shape) == 1 else counts[:, None]
-            kept.append(
-                set_rows(result, at, ops.where(here, new, rows_of(result, at, rows)))
-            )
-        return carry, tuple(kept)
-
-    carry, results = fold(chunk, count, (carry, results))
-    return carry, tuple(x[:batch] for x in results)
-
-
 def with_gradients(
     compute: Callable[..., tuple[Tensor, tuple, tuple]],
     arguments: Sequence[Tensor],
@@ -330,21 +279,6 @@ def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
             return jax.lax.dynamic_update_slice_in_dim(matrix, rows, start, 0)
         case _:
             matrix[start : start + rows.shape[0]] = rows
-            return matrix
-
-
-def add_to_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
-    """Adds rows to those of a matrix from a start on, in its memory where possible."""
-    match backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            where = start + tf.range(tf.shape(rows)[0])
-            return tf.tensor_scatter_nd_add(matrix, where[:, None], rows)
-        case "jax":
-            return set_rows(matrix, start, rows_of(matrix, start, rows.shape[0]) + rows)
-        case _:
-            matrix[start : start + rows.shape[0]] += rows
             return matrix
 
 

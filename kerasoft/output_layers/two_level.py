@@ -18,17 +18,13 @@ from kerasoft.output_layers.base import (
 )
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
 from kerasoft.output_layers.loops import (
-    add_rows,
-    add_to_rows,
     fold,
-    fold_groups,
     rows_of,
     times_transposed,
     uniform,
-    with_gradients,
 )
 
-ROWS = 16  # of one group, worked off at once
+ROWS = 16  # of one group, side by side in a block
 
 
 @register
@@ -111,22 +107,50 @@ class TwoLevelOutput(OutputLayer):
     def _look_up(self, table, indices):
         return ops.take(ops.convert_to_tensor(table), indices, axis=0)
 
-    def _within(self, kernel, bias, group):
-        """The first slot, kernel and biases of a group, filled up with masked slots."""
-        most = int(self._sizes.max())
-        first = self._look_up(self._firsts, group)
-        start = ops.minimum(first, self.num_classes - most)
-        slots = start + ops.arange(most)
-        size = self._look_up(self._sizes, group)
-        inside = ops.logical_and(slots >= first, slots < first + size)
-        rows = rows_of(kernel, start, most)
-        return start, rows, ops.where(inside, rows_of(bias, start, most), -np.inf)
+    def _of_groups(self, kernel, bias, groups):
+        """The slots of some groups, their kernels, and biases, -inf where none is.
+
+        Every group is given as many slots as the largest one has.
+        """
+        place = ops.arange(int(self._sizes.max()))
+        slots = self._look_up(self._firsts, groups)[..., None] + place
+        there = place < self._look_up(self._sizes, groups)[..., None]
+        slots = ops.minimum(slots, self.num_classes - 1)
+        biases = 0.0 if bias is None else ops.take(bias, slots, axis=0)
+        return slots, ops.take(kernel, slots, axis=0), ops.where(there, biases, -np.inf)
+
+    def _blocks(self, features, groups):
+        """Rows of one group side by side, `ROWS` of them to a block.
+
+        Returns:
+            The features by block, of shape `(blocks, ROWS, dim)`; the group of each
+            block; and the place of each row in the blocks, if they are made flat.
+        """
+        batch = ops.shape(features)[0]
+        order = ops.argsort(groups)
+        rising = ops.take(groups, order, axis=0)
+        rows = ops.arange(batch, dtype="int32")
+        first = ops.cast(ops.searchsorted(rising, rising, side="left"), "int32")
+        within = (rows - first) % ROWS
+        block = ops.cumsum(ops.cast(ops.equal(within, 0), "int32")) - 1
+        # As many as there can be: a begun one for each group, and the full ones.
+        begun = len(self._sizes)
+        begun = min(batch, begun) if isinstance(batch, int) else begun
+        count = begun + batch // ROWS
+        place = block * ROWS + within
+        found = ops.zeros((count * ROWS,), "int32")
+        found = ops.scatter_update(found, place[:, None], order)
+        of_block = ops.zeros((count,), "int32")
+        of_block = ops.scatter_update(of_block, block[:, None], rising)
+        shape = (count, ROWS, self.dim)
+        by_block = ops.reshape(ops.take(features, found, axis=0), shape)
+        return by_block, of_block, ops.take(place, ops.argsort(order), axis=0)
 
     def _nll(self, features, labels, weights, training):
         """The weighted sum of the rows' losses, and the losses."""
         labels = ops.cast(labels, "int32")
         groups = self._look_up(self.groups.astype("int32"), labels)
-        total, of_group, _ = crossentropy(
+        total, nll, _ = crossentropy(
             features,
             *self.dense(self.group_kernel, self.group_bias),
             groups,
@@ -134,51 +158,15 @@ class TwoLevelOutput(OutputLayer):
             chunk_bytes=self.chunk_bytes,
             training=training,
         )
-        order = ops.argsort(groups)
-        h, v, g, slots = (
-            ops.take(x, order, axis=0)
-            for x in (features, weights, groups, self._look_up(self._slots, labels))
-        )
-
-        def compute(h, kernel, bias, v, gradients):
-            def step(i, carry, group, counts, h, v, slots):
-                start, rows, biases = self._within(kernel, bias, group)
-                logits = times_transposed(h, rows) + biases
-                local = ops.clip(slots - start, 0, rows.shape[0] - 1)[:, None]
-                largest = ops.max(logits, axis=-1, keepdims=True)
-                weighted = ops.exp(logits - largest)
-                total = ops.sum(weighted, axis=-1, keepdims=True)
-                truth = ops.take_along_axis(logits, local, axis=-1)
-                nll = ops.squeeze(largest + ops.log(total) - truth, -1)
-                if not gradients:
-                    return carry, (nll,)
-                v = ops.where(counts, v, 0.0)[:, None]
-                scale = v / total
-                slope = scale * (weighted @ rows)
-                slope = slope - v * ops.take(rows, ops.squeeze(local, -1), axis=0)
-                by_kernel, by_bias = carry
-                product = ops.transpose(weighted) @ ops.concatenate(
-                    [h * scale, scale], axis=-1
-                )
-                by_kernel = add_to_rows(by_kernel, start, product[:, :-1])
-                by_bias = add_to_rows(by_bias, start, product[:, -1:])
-                return (by_kernel, by_bias), (nll, slope)
-
-            arrays = h, v, slots
-            if not gradients:
-                _, (nll,) = fold_groups(step, arrays, g, ROWS, (), ((),))
-                return ops.sum(nll * v), (nll,), ()
-            sums = ops.zeros_like(kernel), ops.zeros((self.num_classes, 1), "float32")
-            (by_kernel, by_bias), (nll, slope) = fold_groups(
-                step, arrays, g, ROWS, sums, ((), (self.dim,))
-            )
-            by_kernel = add_rows(by_kernel, slots, -v[:, None] * h)
-            by_bias = ops.squeeze(add_rows(by_bias, slots, -v[:, None]), -1)
-            return ops.sum(nll * v), (nll,), (slope, by_kernel, by_bias, nll)
-
-        kernel, bias = self.dense(self.kernel, self.bias)
-        within, (nll,) = with_gradients(compute, (h, kernel, bias, v), training)
-        return total + within, of_group + ops.take(nll, ops.argsort(order), axis=0)
+        h, of_block, place = self._blocks(features, groups)
+        _, kernel, bias = self._of_groups(self.kernel, self.bias, of_block)
+        logits = h @ ops.transpose(kernel, (0, 2, 1)) + bias[:, None]
+        most = logits.shape[-1]
+        of_row = ops.take(ops.reshape(logits, (-1, most)), place, axis=0)
+        own = self._look_up(self._slots, labels) - self._look_up(self._firsts, groups)
+        truth = ops.take_along_axis(of_row, own[:, None], axis=-1)
+        within = ops.logsumexp(of_row, axis=-1) - ops.squeeze(truth, -1)
+        return total + ops.sum(within * weights), nll + ops.stop_gradient(within)
 
     def outcome(
         self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
@@ -193,7 +181,6 @@ class TwoLevelOutput(OutputLayer):
         block = self.block_size(ops.shape(features)[0])
         _, _, normaliser = likeliest_of(features, kernel, bias, 1, block)
         by_class = self.dense(self.kernel, self.bias)
-        most = int(self._sizes.max())
         first = features[:, :1] * 0.0
         carry = (
             ops.repeat(first + LOWEST, k, axis=1),
@@ -201,13 +188,13 @@ class TwoLevelOutput(OutputLayer):
         )
 
         def step(i, carry):
-            start, rows, biases = self._within(*by_class, i)
+            slots, rows, biases = self._of_groups(*by_class, i)
             logits = times_transposed(features, rows) + biases
-            of_group = times_transposed(features, rows_of(kernel, i, 1)) + bias[i]
-            offset = of_group - normaliser
+            of_group = times_transposed(features, rows_of(kernel, i, 1))
+            offset = of_group + rows_of(bias, i, 1) - normaliser
             offset = offset - ops.logsumexp(logits, axis=-1, keepdims=True)
-            best, where = ops.top_k(logits, min(k, most))
-            places = start + ops.cast(where, "int32")
+            best, where = ops.top_k(logits, min(k, logits.shape[-1]))
+            places = ops.take(slots, where, axis=0)
             return best_of((carry[0], best + offset), (carry[1], places), k)
 
         best, slots = fold(step, len(self._sizes), carry)
@@ -227,29 +214,15 @@ class TwoLevelOutput(OutputLayer):
         block = self.block_size(ops.shape(features)[0])
         dense = self.dense(self.group_kernel, self.group_bias)
         groups = sample_of(features, *dense, seed.next(), block)
-        order = ops.argsort(groups)
-        by_class = self.dense(self.kernel, self.bias)
-        state = seed.next()
-
-        def step(i, carry, group, counts, h):
-            start, rows, biases = self._within(*by_class, group)
-            logits = times_transposed(h, rows) + biases
-            largest = ops.max(logits, axis=-1, keepdims=True)
-            below = ops.cumsum(ops.exp(logits - largest), axis=-1)
-            u = uniform(state, i, (ROWS, 1))
-            drawn = ops.sum(ops.cast(below <= u * below[:, -1:], "int32"), axis=-1)
-            return carry, (ops.cast(start + drawn, "float32"),)
-
-        _, (slots,) = fold_groups(
-            step,
-            (ops.take(features, order, axis=0),),
-            ops.take(groups, order, axis=0),
-            ROWS,
-            (),
-            ((),),
-        )
-        slots = ops.cast(ops.take(slots, ops.argsort(order), axis=0), "int32")
-        return self._look_up(self._classes, slots)
+        h, of_block, place = self._blocks(features, groups)
+        slots, kernel, bias = self._of_groups(self.kernel, self.bias, of_block)
+        logits = h @ ops.transpose(kernel, (0, 2, 1)) + bias[:, None]
+        largest = ops.max(logits, axis=-1, keepdims=True)
+        below = ops.cumsum(ops.exp(logits - largest), axis=-1)
+        u = uniform(seed.next(), 0, (*ops.shape(below)[:2], 1))
+        drawn = ops.sum(ops.cast(below <= u * below[..., -1:], "int32"), axis=-1)
+        slots = ops.reshape(ops.take_along_axis(slots, drawn, axis=-1), (-1,))
+        return self._look_up(self._classes, ops.take(slots, place, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {
