@@ -19,7 +19,6 @@ from kerasoft.output_layers.base import (
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
 from kerasoft.output_layers.loops import (
     fold,
-    rows_of,
     times_transposed,
     uniform,
 )
@@ -181,6 +180,8 @@ class TwoLevelOutput(OutputLayer):
         block = self.block_size(ops.shape(features)[0])
         _, _, normaliser = likeliest_of(features, kernel, bias, 1, block)
         by_class = self.dense(self.kernel, self.bias)
+        count, most = len(self._sizes), int(self._sizes.max())
+        at_once = min(count, max(1, block // most))
         first = features[:, :1] * 0.0
         carry = (
             ops.repeat(first + LOWEST, k, axis=1),
@@ -188,16 +189,22 @@ class TwoLevelOutput(OutputLayer):
         )
 
         def step(i, carry):
-            slots, rows, biases = self._of_groups(*by_class, i)
-            logits = times_transposed(features, rows) + biases
-            of_group = times_transposed(features, rows_of(kernel, i, 1))
-            offset = of_group + rows_of(bias, i, 1) - normaliser
-            offset = offset - ops.logsumexp(logits, axis=-1, keepdims=True)
-            best, where = ops.top_k(logits, min(k, logits.shape[-1]))
-            places = ops.take(slots, where, axis=0)
-            return best_of((carry[0], best + offset), (carry[1], places), k)
+            groups = i * at_once + ops.arange(at_once)
+            found = ops.minimum(groups, count - 1)
+            slots, rows, biases = self._of_groups(*by_class, found)
+            rows = ops.reshape(rows, (-1, self.dim))
+            logits = ops.reshape(times_transposed(features, rows), (-1, *slots.shape))
+            logits = logits + biases
+            own = ops.take(kernel, found, axis=0)
+            offset = times_transposed(features, own) + ops.take(bias, found, axis=0)
+            offset = ops.where(groups < count, offset - normaliser, -np.inf)
+            offset = offset[..., None] - ops.logsumexp(logits, axis=-1, keepdims=True)
+            log_p = ops.reshape(logits + offset, (-1, at_once * most))
+            best, where = ops.top_k(log_p, min(k, at_once * most))
+            places = ops.take(ops.reshape(slots, (-1,)), where, axis=0)
+            return best_of((carry[0], best), (carry[1], places), k)
 
-        best, slots = fold(step, len(self._sizes), carry)
+        best, slots = fold(step, -(-count // at_once), carry)
         return best, self._look_up(self._classes, slots)
 
     def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
