@@ -11,9 +11,9 @@ some 107,000. Its output layer is one of:
 - `two_level`: first one of some 330 groups, then the word in it, `TwoLevelOutput`.
 
 Each is trained for the same time, with the learning rate that did best on validation
-text in a short trial of its own, and judged by its exact probabilities on held-out text.
+text in a short trial of its own, and judged by exact probabilities on held-out text.
 
-    $ apt install dict-gcide    # 5.4 million words of dictionary prose; any text will do
+    $ apt install dict-gcide  # 5.4 million words of dictionary prose, or take any text
     $ python examples/next_word.py --text /usr/share/dictd/gcide.dict.dz
     $ python examples/next_word.py --plot
 """
@@ -43,7 +43,7 @@ from kerasoft.output_layers import (
 )
 
 CONTEXT, EMBEDDING, HIDDEN, BATCH = 6, 64, 128, 512
-HELD_OUT = 20_000  # examples of validation, and of test
+JUDGED = {100 * 2**k for k in range(20)}  # after how many batches
 BLOCK = 1_000  # words in a row that belong to one part of the text
 
 OUTPUTS = {
@@ -98,15 +98,17 @@ def model_of(name: str, counts: np.ndarray, rate: float) -> Classifier:
         ]
     )
     model = Classifier(backbone, OUTPUTS[name](counts))
-    # Adagrad updates the rows of the embedding that a batch has met, where Adam would
-    # go through all of them.
-    model.compile(keras.optimizers.Adagrad(rate))
+    # On TensorFlow, Adagrad updates those rows of the embedding that a batch has met.
+    # Keras starts its sums of squares at 0.1, far above those of rare words.
+    model.compile(
+        keras.optimizers.Adagrad(rate, initial_accumulator_value=1e-8, epsilon=1e-10)
+    )
     return model
 
 
-def judged(model: Classifier, numbers: np.ndarray) -> dict[str, float]:
-    """Perplexity and accuracies on held-out text, by exact probabilities."""
-    where = np.linspace(0, len(numbers) - CONTEXT - 1, HELD_OUT, dtype=int)
+def judged(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, float]:
+    """Perplexity and accuracies on `count` examples, by exact probabilities."""
+    where = np.linspace(0, len(numbers) - CONTEXT - 1, count, dtype=int)
     x, y = examples(numbers, np.unique(where))
     nll = model.evaluate(x, y, BATCH, verbose=0, return_dict=True)["nll"]
     hit = model.predict(x, BATCH, verbose=0)["classes"] == y[:, None]
@@ -114,31 +116,34 @@ def judged(model: Classifier, numbers: np.ndarray) -> dict[str, float]:
     return {"perplexity": float(np.exp(nll)), **top}
 
 
-def trained(model: Classifier, parts: dict, seconds: float, points: int) -> list[dict]:
-    """Trains for some time, and judges on validation text at even steps of it.
+def trained(model: Classifier, parts: dict, seconds: float) -> list[dict]:
+    """Trains for some time, and judges on validation text whenever it has doubled.
 
-    The time of judging does not count, nor that of the first step, which compiles.
+    It judges after 100, 200, 400, ... batches and at the end. The time of judging does
+    not count, nor that of the first batch, which compiles.
     """
     draws = np.random.default_rng(0)
     train = parts["train"]
-    spent, seen, curve, marks = 0.0, 0, [], list(range(1, points + 1))
-    while marks:
+    spent, batches, curve = 0.0, 0, []
+
+    def judge():
+        found = judged(model, parts["validation"], 5_000)
+        curve.append({"seconds": spent, "examples": batches * BATCH, **found})
+        print(json.dumps(curve[-1]), flush=True)
+
+    while spent < seconds:
         order = draws.permutation(len(train) - CONTEXT)
         for first in range(0, len(order) - BATCH + 1, BATCH):
             x, y = examples(train, order[first : first + BATCH])
-            if not seen:
-                model.train_on_batch(x, y)
             started = time.perf_counter()
             model.train_on_batch(x, y)
-            spent += time.perf_counter() - started
-            seen += len(x)
-            if spent >= seconds * marks[0] / points:
-                found = judged(model, parts["validation"])
-                curve.append({"seconds": spent, "examples": seen, **found})
-                print(json.dumps(curve[-1]), flush=True)
-                del marks[0]
-            if not marks:
+            spent += (time.perf_counter() - started) * (batches > 0)
+            batches += 1
+            if batches in JUDGED:
+                judge()
+            if spent >= seconds:
                 break
+    judge()
     return curve
 
 
@@ -148,12 +153,12 @@ def run(name: str, parts: dict, counts: np.ndarray, given: argparse.Namespace) -
     for rate in given.rates:
         print(f"{name}, rate {rate}: trial", flush=True)
         model = model_of(name, counts, rate)
-        curve = trained(model, parts, 60 * given.trial_minutes, points=1)
+        curve = trained(model, parts, 60 * given.trial_minutes)
         trials[str(rate)] = curve[-1]["perplexity"]
     rate = float(min(trials, key=lambda key: trials[key]))
     print(f"{name}, rate {rate}", flush=True)
     model = model_of(name, counts, rate)
-    curve = trained(model, parts, 60 * given.minutes, given.points)
+    curve = trained(model, parts, 60 * given.minutes)
     result = {
         "output": name,
         "made_by": " ".join(["python", *sys.argv]),
@@ -164,7 +169,7 @@ def run(name: str, parts: dict, counts: np.ndarray, given: argparse.Namespace) -
         "validation_perplexity_by_rate": trials,
         "rate": rate,
         "curve": curve,
-        "test": judged(model, parts["test"]),
+        "test": judged(model, parts["test"], 20_000),
     }
     given.out.mkdir(parents=True, exist_ok=True)
     begun = given.out / f"{name}.json.partial"
@@ -202,9 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--text", type=Path, help="a text file, plain or gzip")
     parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS))
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--points", type=int, default=10)
-    parser.add_argument("--trial_minutes", type=float, default=1)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.03, 0.1, 0.3])
+    parser.add_argument("--trial_minutes", type=float, default=0.75)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1])
     parser.add_argument("--out", type=Path, default=Path("results/next-word"))
     parser.add_argument("--plot", action="store_true", help="draw what has been run")
     given = parser.parse_args(argv)

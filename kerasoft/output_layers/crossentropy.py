@@ -81,7 +81,7 @@ def crossentropy(
     rows = rows_of_a_chunk(batch, classes, chunk_bytes)
     counted = _counted(batch, span)
     if span is not None:
-        rows = min(rows, ROWS)
+        rows = rows_of_a_chunk(ROWS, classes, chunk_bytes)
         weights = counted(weights)
     share = label_smoothing
     mean: Any = None
@@ -180,10 +180,10 @@ def crossentropy(
     return Outcome(total, nll, rank)
 
 
-def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> int:
+def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> Any:
     """How many rows of logits a budget holds, at least one, at most the batch."""
     rows = max(1, chunk_bytes // (4 * classes))
-    return min(rows, batch) if isinstance(batch, int) else rows
+    return min(rows, batch) if isinstance(batch, int) else ops.minimum(rows, batch)
 
 
 def _counted(batch, span):

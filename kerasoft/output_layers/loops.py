@@ -255,8 +255,8 @@ def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
         case "tensorflow":
             import tensorflow as tf
 
-            rest = len(matrix.shape) - 1
-            return tf.slice(matrix, [start] + [0] * rest, [count] + [-1] * rest)
+            # Not a slice, for which XLA compiles anew at each start it meets.
+            return tf.gather(matrix, start + tf.range(count))
         case "jax":
             import jax
 

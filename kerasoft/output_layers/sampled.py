@@ -94,30 +94,33 @@ class SampledOutput(ChunkedOutput):
     ) -> Outcome:
         if not training:
             return super().outcome(features, labels, weights, training)
-        ends = ops.convert_to_tensor(self._ends)
-        total = int(self._ends[-1])
-        drawn = random.randint(
-            (self.num_sampled,), 0, total, "int32", self.seed_generator
-        )
-        drawn = ops.cast(ops.searchsorted(ends, drawn, side="right"), "int32")
-        labels = ops.cast(labels, "int32")
         # One look-up, so that the gradient of the weights is one set of rows.
-        classes = ops.concatenate([drawn, labels])
-        below = ops.where(
-            classes > 0, ops.take(ends, ops.maximum(classes - 1, 0), axis=0), 0
-        )
-        width = ops.cast(ops.take(ends, classes, axis=0) - below, "float32")
-        kernel = ops.take(self.kernel, classes, axis=0)
-        bias = None if self.bias is None else ops.take(self.bias, classes, axis=0)
+        classes = ops.concatenate([self.drawn(), ops.cast(labels, "int32")])
         nll = sampled_crossentropy(
             features,
-            kernel,
-            bias,
+            ops.take(self.kernel, classes, axis=0),
+            None if self.bias is None else ops.take(self.bias, classes, axis=0),
             classes,
-            ops.log(width * (self.num_sampled / total)),
+            self.log_expected(classes),
             self.num_sampled,
         )
         return Outcome(ops.sum(nll * weights), ops.stop_gradient(nll), None)
+
+    def drawn(self) -> Tensor:
+        """Draws classes for a step, of shape `(num_sampled,)`, with replacement."""
+        ends = ops.convert_to_tensor(self._ends)
+        numbers = random.randint(
+            (self.num_sampled,), 0, int(self._ends[-1]), "int32", self.seed_generator
+        )
+        return ops.cast(ops.searchsorted(ends, numbers, side="right"), "int32")
+
+    def log_expected(self, classes: Tensor) -> Tensor:
+        """The logarithm of how often classes are expected among those drawn."""
+        ends = ops.convert_to_tensor(self._ends)
+        before = ops.take(ends, ops.maximum(classes - 1, 0), axis=0)
+        before = ops.where(classes > 0, before, 0)
+        shares = ops.cast(ops.take(ends, classes, axis=0) - before, "float32")
+        return ops.log(shares * (self.num_sampled / int(self._ends[-1])))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
