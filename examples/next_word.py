@@ -26,6 +26,7 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -38,6 +39,7 @@ from kerasoft.output_layers import (
     AdaptiveOutput,
     ChunkedOutput,
     Classifier,
+    OutputLayer,
     SampledOutput,
     TwoLevelOutput,
 )
@@ -46,7 +48,7 @@ CONTEXT, EMBEDDING, HIDDEN, BATCH = 6, 64, 128, 512
 JUDGED = {100 * 2**k for k in range(20)}  # after how many batches
 BLOCK = 1_000  # words in a row that belong to one part of the text
 
-OUTPUTS = {
+OUTPUTS: dict[str, Callable[[np.ndarray], OutputLayer]] = {
     "full": lambda counts: ChunkedOutput(len(counts), top_k=10),
     "adaptive": lambda counts: AdaptiveOutput(len(counts), counts, top_k=10),
     "sampled": lambda counts: SampledOutput(
@@ -206,9 +208,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Trains next-word models.")
     parser.add_argument("--text", type=Path, help="a text file, plain or gzip")
     parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS))
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--trial_minutes", type=float, default=0.75)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1])
+    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--trial_minutes", type=float, default=1)
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03])
     parser.add_argument("--out", type=Path, default=Path("results/next-word"))
     parser.add_argument("--plot", action="store_true", help="draw what has been run")
     given = parser.parse_args(argv)

@@ -13,24 +13,27 @@ from kerasoft.output_layers.loops import times_transposed
 from kerasoft.output_layers.ranks import checked_counts
 from kerasoft.seed_generator import SeedGenerator
 
-DRAWS = 2**30  # in how many equal parts the classes share the numbers drawn
+NUMBERS = 2**30  # which the classes share among them, and of which some are drawn
 
 
 @register
 class SampledOutput(ChunkedOutput):
     """Softmax that is trained on the label and on classes drawn at random.
 
-    Formula, where `q` is the probability with which a class is drawn:
+    Formula, where `expected` is how often a class is expected among those drawn:
 
     ```python
-    adjusted = logits - log(num_sampled * q)
+    adjusted = logits - log(expected)
     loss = logsumexp(adjusted of the label and the drawn classes) - adjusted[label]
     ```
 
-    Dividing each class by how often it is expected among those drawn makes up for their
-    choice: with more and more draws the loss becomes that of the whole softmax. All
-    rows of a batch meet the same classes, drawn anew in each step, with replacement. A
-    drawn class that is a row's own label is left out for that row.
+    Dividing each class by how often it is expected makes up for the choice: the more
+    classes are drawn, the nearer the loss comes to that of the whole softmax, and it is
+    the same where all are drawn. `expected` is proportional to `counts`, and at most 1:
+    each step draws one class from each of `num_sampled` equal shares of the counts, so
+    that few classes are drawn twice and the most frequent ones always once. All rows of
+    a batch meet the same classes, drawn anew in each step. A drawn class that is a
+    row's own label is left out for that row.
 
     The loss of evaluation is that of all classes, as are predictions and samples; they
     are worked off in chunks, as in `ChunkedOutput`. Training does not compute the rank
@@ -43,17 +46,17 @@ class SampledOutput(ChunkedOutput):
 
     Args:
         num_classes: Positive integer.
-        num_sampled: Positive integer, how many classes are drawn in a step.
-        counts: With which probabilities: `"log_uniform"`, by
-            `log((rank + 2) / (rank + 1))`, for classes that are numbered by falling
-            frequency as in a natural language; `"uniform"`; or how often each class
-            occurs, numbers of shape `(num_classes,)`.
+        num_sampled: Positive integer, how many classes are drawn in a step, at most
+            `num_classes`.
+        counts: By which numbers: `"log_uniform"` for `log((rank + 2) / (rank + 1))`,
+            where classes are numbered by falling frequency as that of words;
+            `"uniform"`; or how often each class occurs, of shape `(num_classes,)`.
         seed: Integer, or `None` for one drawn at random.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
-        ValueError: If `num_sampled` is not positive, `counts` is not as told above, or
-            as `OutputLayer` does.
+        ValueError: If `num_sampled` is not in `1..num_classes`, `counts` are not as
+            told above, or as `OutputLayer` does.
 
     Reference:
         [Bengio and Senécal, 2008](https://doi.org/10.1109/TNN.2007.912312), and for the
@@ -75,9 +78,9 @@ class SampledOutput(ChunkedOutput):
         **kwargs: Any,
     ):
         super().__init__(num_classes, **kwargs)
-        if not isinstance(num_sampled, int) or num_sampled < 1:
+        if not isinstance(num_sampled, int) or not 1 <= num_sampled <= num_classes:
             raise ValueError(
-                "`num_sampled` must be a positive integer. "
+                f"`num_sampled` must be an integer in 1..{num_classes}. "
                 f"Received: num_sampled={num_sampled!r}"
             )
         self.num_sampled = num_sampled
@@ -85,7 +88,8 @@ class SampledOutput(ChunkedOutput):
             self.counts = counts
         else:
             self.counts = checked_counts(counts, num_classes)
-        self._ends = _ends(self.counts, num_classes)
+        self._classes, self._ends = _shares(self.counts, num_classes, num_sampled)
+        self._ranks = np.argsort(self._classes).astype("int32")
         self.seed = seed
         self.seed_generator = SeedGenerator(seed)
 
@@ -107,20 +111,23 @@ class SampledOutput(ChunkedOutput):
         return Outcome(ops.sum(nll * weights), ops.stop_gradient(nll), None)
 
     def drawn(self) -> Tensor:
-        """Draws classes for a step, of shape `(num_sampled,)`, with replacement."""
+        """Draws classes for a step, of shape `(num_sampled,)`."""
+        each = NUMBERS // self.num_sampled
+        shape = (self.num_sampled,)
+        numbers = random.randint(shape, 0, each, "int32", self.seed_generator)
+        numbers = numbers + ops.arange(self.num_sampled, dtype="int32") * each
         ends = ops.convert_to_tensor(self._ends)
-        numbers = random.randint(
-            (self.num_sampled,), 0, int(self._ends[-1]), "int32", self.seed_generator
-        )
-        return ops.cast(ops.searchsorted(ends, numbers, side="right"), "int32")
+        ranks = ops.searchsorted(ends, numbers, side="right")
+        return ops.take(ops.convert_to_tensor(self._classes), ranks, axis=0)
 
     def log_expected(self, classes: Tensor) -> Tensor:
         """The logarithm of how often classes are expected among those drawn."""
+        ranks = ops.take(ops.convert_to_tensor(self._ranks), classes, axis=0)
         ends = ops.convert_to_tensor(self._ends)
-        before = ops.take(ends, ops.maximum(classes - 1, 0), axis=0)
-        before = ops.where(classes > 0, before, 0)
-        shares = ops.cast(ops.take(ends, classes, axis=0) - before, "float32")
-        return ops.log(shares * (self.num_sampled / int(self._ends[-1])))
+        before = ops.take(ends, ops.maximum(ranks - 1, 0), axis=0)
+        before = ops.where(ranks > 0, before, 0)
+        shares = ops.cast(ops.take(ends, ranks, axis=0) - before, "float32")
+        return ops.log(shares / (NUMBERS // self.num_sampled))
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -166,8 +173,14 @@ def sampled_crossentropy(
     return ops.log(total) + largest - truth
 
 
-def _ends(counts, num_classes):
-    """Where the share of each class of the numbers below `DRAWS` ends, in int32."""
+def _shares(
+    counts: Any, num_classes: int, num_sampled: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The classes by falling counts, and where the numbers that stand for each end.
+
+    There are `NUMBERS // num_sampled` numbers to a draw. No class has more, so the most
+    frequent ones fill theirs exactly and are always drawn.
+    """
     if isinstance(counts, str):
         ranks = np.arange(num_classes)
         known = {
@@ -180,5 +193,18 @@ def _ends(counts, num_classes):
                 f"class. Received: counts={counts!r}"
             )
         counts = known[counts]
-    shares = counts / counts.sum() * (DRAWS - num_classes)
-    return np.cumsum(np.floor(shares).astype("int64") + 1).astype("int32")
+    classes = np.argsort(-counts, kind="stable")
+    most = NUMBERS // num_sampled
+    # At least 2 numbers, so that rounding leaves every class one.
+    shares = np.maximum(counts[classes] / counts.sum() * most * num_sampled, 2)
+    full = 0
+    while True:
+        rest = (num_sampled - full) * most
+        shares[full:] *= rest / max(shares[full:].sum(), 1)
+        above = int(np.searchsorted(-shares[full:], -most))
+        if not above:
+            break
+        shares[full : full + above] = most
+        full += above
+    ends = np.cumsum(shares).round()
+    return classes.astype("int32"), ends.astype("int32")
