@@ -1,18 +1,22 @@
 """Losses over many classes: `python -m benchmarks.many_classes`.
 
-Times a training step (loss, gradients, update by SGD) of an output layer on features,
-and takes the peak of its memory above the inputs and weights: Keras's dense layer with
-its own cross-entropy, `kerasoft.output_layers`, and PyTorch's ways, each in a process
-of its own. Writes results/benchmarks/many_classes.*. Needs `pip install -e '.[bench]'`.
+Times a training step (loss, gradients, update) of an output layer on features, and
+takes the peak of its memory above inputs, weights and the optimiser's state: Keras's
+dense layer with its own cross-entropy, `kerasoft.output_layers`, and PyTorch's and
+TensorFlow's ways, each in a process of its own. First the exact losses, on labels that
+are all alike frequent; then those that gain where labels are skewed, by Zipf's law or
+as the words of a text (`--text`). Then samples. Writes
+results/benchmarks/many_classes.*. Needs `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -21,64 +25,112 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks.sides import side, written
+from examples.next_word import numbered, words
 from pipelines.config import command, parse
 from pipelines.figures import COLOURS
 
 DIM = 256
+DRAWN = 8192  # classes, for a sampled loss
 OURS = "kerasoft, chunked"
 KERAS = "Keras, Dense and softmax"
 BY_ITSELF = "PyTorch, linear_cross_entropy"
 MODULE = "benchmarks.many_classes"
-SIDES: dict[str, tuple[str, dict]] = {
-    KERAS: (f"{MODULE}:keras_dense", {}),
-    OURS: (f"{MODULE}:chunked", {}),
-    "PyTorch, linear and cross_entropy": (f"{MODULE}:torch_linear", {}),
-    BY_ITSELF: (f"{MODULE}:torch_fused", {}),
-    "PyTorch, linear_cross_entropy of 256 rows": (
-        f"{MODULE}:torch_fused",
-        {"rows": 256},
-    ),
-    "PyTorch, linear_cross_entropy of 512 rows": (
-        f"{MODULE}:torch_fused",
-        {"rows": 512},
-    ),
+Sides = Mapping[str, tuple[str, dict]]
+SIDES: Sides = {
+    KERAS: ("keras_dense", {}),
+    OURS: ("chunked", {}),
+    "PyTorch, linear and cross_entropy": ("torch_linear", {}),
+    BY_ITSELF: ("torch_fused", {}),
+    "PyTorch, linear_cross_entropy of 256 rows": ("torch_fused", {"rows": 256}),
+    "PyTorch, linear_cross_entropy of 512 rows": ("torch_fused", {"rows": 512}),
+}
+SKEWED: Sides = {
+    KERAS: ("keras_dense", {}),
+    OURS: ("chunked", {}),
+    "kerasoft, adaptive": ("adaptive", {}),
+    "PyTorch, AdaptiveLogSoftmaxWithLoss": ("torch_adaptive", {}),
+    f"kerasoft, sampled {DRAWN:,}": ("sampled", {}),
+    f"TensorFlow, sampled_softmax_loss {DRAWN:,}": ("tensorflow_sampled", {}),
+    "kerasoft, two-level": ("two_level", {}),
+}
+BY_NOISE = "argmax of logits and Gumbel noise"
+SAMPLES: Sides = {
+    BY_NOISE: ("noise_argmax", {}),
+    "kerasoft, sample": ("sample", {}),
 }
 MIB = 2**20
 
 
-def data(batch: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+@functools.cache
+def counts_of(labels: str, classes: int) -> np.ndarray:
+    """How frequent each class is, falling: by a name, or as the words of a text."""
+    if labels == "uniform":
+        return np.ones(classes)
+    if labels == "zipf":
+        return 1 / (np.arange(classes) + 2.7)
+    _, counts = numbered(words(Path(labels)))
+    return np.sort(counts)[::-1]
+
+
+def data(batch: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels."""
     draws = np.random.default_rng(0)
     features = draws.normal(size=(batch, DIM)).astype("float32")
-    return features, draws.integers(0, classes, batch).astype("int32")
+    labels = draws.choice(len(counts), batch, p=counts / counts.sum())
+    return features, labels.astype("int32")
 
 
-def keras_dense(batch: int, classes: int) -> Callable[[int], None]:
+def keras_dense(
+    batch: int, classes: int, labels: str, optimizer: str
+) -> Callable[[int], None]:
     """Makes steps of Keras's dense layer, softmax and cross-entropy."""
     import keras
 
     model = keras.Sequential(
         [keras.Input((DIM,)), keras.layers.Dense(classes, activation="softmax")]
     )
-    return _keras_steps(model, batch, classes, "sparse_categorical_crossentropy")
+    loss = "sparse_categorical_crossentropy"
+    return _keras_steps(model, batch, counts_of(labels, classes), optimizer, loss)
 
 
-def chunked(batch: int, classes: int) -> Callable[[int], None]:
-    """Makes steps of `ChunkedOutput`."""
+def _ours(name: str, **kwargs):
+    def maker(
+        batch: int, classes: int, labels: str, optimizer: str
+    ) -> Callable[[int], None]:
+        import keras
+
+        from kerasoft import output_layers
+
+        counts = counts_of(labels, classes)
+        given = {k: v(counts) for k, v in kwargs.items()}
+        layer = getattr(output_layers, name)(len(counts), **given)
+        model = output_layers.Classifier(keras.layers.Identity(), layer)
+        return _keras_steps(model, batch, counts, optimizer, None)
+
+    return maker
+
+
+chunked = _ours("ChunkedOutput")
+adaptive = _ours("AdaptiveOutput", counts=lambda counts: counts)
+two_level = _ours("TwoLevelOutput")
+sampled = _ours(
+    "SampledOutput",
+    num_sampled=lambda counts: min(DRAWN, len(counts)),
+    counts=lambda counts: counts,
+)
+
+
+def _keras_optimizer(name: str):
     import keras
 
-    from kerasoft.output_layers import ChunkedOutput, Classifier
-
-    model = Classifier(keras.layers.Identity(), ChunkedOutput(classes))
-    return _keras_steps(model, batch, classes, None)
+    return keras.optimizers.get({"class_name": name, "config": {"learning_rate": 0.01}})
 
 
-def _keras_steps(model, batch, classes, loss) -> Callable[[int], None]:
-    import keras
-
-    model.compile(optimizer=keras.optimizers.SGD(0.1), loss=loss)
-    features, labels = data(batch, classes)
+def _keras_steps(model, batch, counts, optimizer, loss) -> Callable[[int], None]:
+    model.compile(optimizer=_keras_optimizer(optimizer), loss=loss)
+    features, labels = data(batch, counts)
     model(features[:1])  # makes the weights
+    model.optimizer.build(model.trainable_variables)
 
     def steps(count: int):
         for _ in range(count):
@@ -87,18 +139,57 @@ def _keras_steps(model, batch, classes, loss) -> Callable[[int], None]:
     return steps
 
 
-def torch_linear(batch: int, classes: int) -> Callable[[int], None]:
+def tensorflow_sampled(
+    batch: int, classes: int, labels: str, optimizer: str
+) -> Callable[[int], None]:
+    """Makes steps of TensorFlow's sampled softmax, which draws by rank."""
+    import keras
+    import tensorflow as tf
+
+    counts = counts_of(labels, classes)
+    features, y = map(tf.constant, data(batch, counts))
+    kernel = keras.Variable(tf.random.normal((len(counts), DIM)) * 0.01)
+    bias = keras.Variable(tf.zeros(len(counts)))
+    updates = _keras_optimizer(optimizer)
+    updates.build([kernel, bias])
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            losses = tf.nn.sampled_softmax_loss(
+                kernel.value,
+                bias.value,
+                tf.cast(y, tf.int64)[:, None],
+                features,
+                min(DRAWN, len(counts) - 1),
+                len(counts),
+            )
+            loss = tf.reduce_mean(losses)
+        slopes = tape.gradient(loss, [kernel.value, bias.value])
+        updates.apply(slopes, [kernel, bias])
+        return loss
+
+    def steps(count: int):
+        for _ in range(count):
+            step().numpy()
+
+    return steps
+
+
+def torch_linear(
+    batch: int, classes: int, labels: str, optimizer: str
+) -> Callable[[int], None]:
     """Makes steps of PyTorch's linear layer and cross-entropy."""
     from torch.nn import functional
 
     def loss(x, weight, bias, y):
         return functional.cross_entropy(functional.linear(x, weight, bias), y)
 
-    return _torch_steps(loss, batch, classes)
+    return _torch_linear_steps(loss, batch, classes, labels, optimizer)
 
 
 def torch_fused(
-    batch: int, classes: int, rows: int | None = None
+    batch: int, classes: int, labels: str, optimizer: str, rows: int | None = None
 ) -> Callable[[int], None]:
     """Makes steps of PyTorch's chunked loss, at its own or a given number of rows."""
     import torch
@@ -112,23 +203,92 @@ def torch_fused(
             x, weight, y, linear_bias=bias, options=options
         )
 
-    return _torch_steps(loss, batch, classes)
+    return _torch_linear_steps(loss, batch, classes, labels, optimizer)
 
 
-def _torch_steps(loss, batch, classes) -> Callable[[int], None]:
+def _torch_linear_steps(
+    loss, batch, classes, labels, optimizer
+) -> Callable[[int], None]:
     import torch
 
-    torch.manual_seed(0)
-    features, labels = map(torch.from_numpy, data(batch, classes))
     layer = torch.nn.Linear(DIM, classes)
-    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+
+    def of(x, y):
+        return loss(x, layer.weight, layer.bias, y)
+
+    counts = counts_of(labels, classes)
+    return _torch_steps(of, layer.parameters(), batch, counts, optimizer)
+
+
+def torch_adaptive(
+    batch: int, classes: int, labels: str, optimizer: str
+) -> Callable[[int], None]:
+    """Makes steps of PyTorch's adaptive softmax, with the cutoffs that ours chooses."""
+    import torch
+
+    from kerasoft.output_layers import cheapest_cutoffs
+
+    counts = counts_of(labels, classes)
+    layer = torch.nn.AdaptiveLogSoftmaxWithLoss(
+        DIM, len(counts), cheapest_cutoffs(counts, DIM), head_bias=True
+    )
+
+    def of(x, y):
+        return layer(x, y).loss
+
+    return _torch_steps(of, layer.parameters(), batch, counts, optimizer)
+
+
+def _torch_steps(loss, parameters, batch, counts, optimizer) -> Callable[[int], None]:
+    import torch
+
+    features, y = map(torch.from_numpy, data(batch, counts))
+    y = y.long()
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    updates = kinds[optimizer](parameters, 0.01)
 
     def steps(count: int):
         for _ in range(count):
-            optimizer.zero_grad(set_to_none=True)
-            total = loss(features, layer.weight, layer.bias, labels.long())
-            total.backward()
-            optimizer.step()
+            updates.zero_grad(set_to_none=True)
+            loss(features, y).backward()
+            updates.step()
+
+    return steps
+
+
+def sample(batch: int, classes: int) -> Callable[[int], None]:
+    """Makes draws of samples by `ChunkedOutput`."""
+    import keras
+    import tensorflow as tf
+
+    from kerasoft.output_layers import ChunkedOutput
+
+    layer = ChunkedOutput(classes)
+    features = tf.constant(data(batch, np.ones(classes))[0])
+    layer.build(features.shape)
+    seed = keras.random.SeedGenerator(0)
+    return _draws(tf.function(lambda: layer.sample(features, seed)))
+
+
+def noise_argmax(batch: int, classes: int) -> Callable[[int], None]:
+    """Makes draws of samples as the largest of logits and noise."""
+    import tensorflow as tf
+
+    features = tf.constant(data(batch, np.ones(classes))[0])
+    kernel = tf.Variable(tf.random.normal((DIM, classes)) * 0.01)
+
+    def draw():
+        logits = tf.matmul(features, kernel)
+        u = tf.random.uniform(tf.shape(logits), 1e-30, 1.0)
+        return tf.argmax(logits - tf.math.log(-tf.math.log(u)), axis=-1)
+
+    return _draws(tf.function(draw))
+
+
+def _draws(draw) -> Callable[[int], None]:
+    def steps(count: int):
+        for _ in range(count):
+            draw().numpy()
 
     return steps
 
@@ -136,10 +296,12 @@ def _torch_steps(loss, batch, classes) -> Callable[[int], None]:
 def memory(maker: str, **options) -> Callable[[str], None]:
     """Makes a function that writes the peak of memory of a step to a file, in bytes.
 
-    Above what the process holds before it: inputs, weights, and the code, which steps
-    over few classes have loaded.
+    Above what the process holds before it: inputs, weights, the optimiser's state, and
+    the code, which steps over few classes have loaded.
     """
-    globals()[maker](**{**options, "batch": 8, "classes": 64})(2)
+    small = {"batch": 8, "classes": 64}
+    skewed = {"labels": "zipf"} if "labels" in options else {}
+    globals()[maker](**{**options, **small, **skewed})(2)
     steps = globals()[maker](**options)
 
     def measured(out: str):
@@ -166,30 +328,29 @@ def _resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def compare(batch: int, classes: int, rounds: int) -> list[dict]:
+def compare(sides: Sides, rounds: int, **shape) -> list[dict]:
     """Times every side in turn, and takes its memory.
 
     A side that the machine's memory does not hold is left out, and so is PyTorch's loss
     at its own choice of chunks where it takes a row or two at a time, and minutes.
     """
-    shape = {"batch": batch, "classes": classes}
-    logits = 4 * batch * classes
+    batch, classes = shape["batch"], shape["classes"]
+    whole = ("keras_dense", "torch_linear", "noise_argmax")
     sides = {
         name: (maker, options)
-        for name, (maker, options) in SIDES.items()
-        if (logits < 2.5e9 or "chunked" in name or "linear_cross" in name)
+        for name, (maker, options) in sides.items()
+        if (4 * batch * classes < 2.5e9 or maker not in whole)
         and (classes <= 2**14 or name != BY_ITSELF)
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for name, (maker, options) in sides.items():
-        with side(maker, **shape, **options) as seconds:
+        with side(f"{MODULE}:{maker}", **shape, **options) as seconds:
+            seconds(1)
             seconds(1)
             taken[name] = [seconds(1) for _ in range(rounds)]
     rows = []
     for name, (maker, options) in sides.items():
-        kept = written(
-            f"{MODULE}:memory", maker=maker.split(":")[1], **shape, **options
-        )
+        kept = written(f"{MODULE}:memory", maker=maker, **shape, **options)
         rows.append(
             {
                 **shape,
@@ -201,38 +362,72 @@ def compare(batch: int, classes: int, rounds: int) -> list[dict]:
     return rows
 
 
+def table(rows: Sequence[dict], first: str) -> list[str]:
+    """The lines of a table; times stand beside those of the side named first."""
+    labels = "labels" in rows[0]
+    more, rule = ("labels | optimiser | ", "---|---|") if labels else ("", "")
+    lines = [
+        f"| batch | classes | {more}side | seconds | to the first | memory, MiB |",
+        f"|---:|---:|{rule}---|---:|---:|---:|",
+    ]
+    same = [key for key in rows[0] if key not in ("side", "seconds", "bytes")]
+    for row in rows:
+        to = [
+            row["seconds"] / other["seconds"]
+            for other in rows
+            if other["side"] == first and all(other[k] == row[k] for k in same)
+        ]
+        told = f" {Path(row['labels']).name} | {row['optimizer']} |" if labels else ""
+        lines.append(
+            f"| {row['batch']:,} | {row['classes']:,} |{told} {row['side']} "
+            f"| {row['seconds']:.3f} | {f'{to[0]:.3f}' if to else ''} "
+            f"| {row['bytes'] / MIB:,.0f} |"
+        )
+    return lines
+
+
 def markdown(result: dict) -> str:
     lines = [
         "# Losses over many classes",
         "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. A training "
-        f"step by SGD on {DIM} features, float32; medians of {result['rounds']}; the "
-        "peak of memory above inputs and weights.",
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
+        f"{DIM} features, float32; medians of {result['rounds']}; the peak of memory "
+        "above inputs, weights and the optimiser's state.",
         "",
         "![Time and memory by the number of classes](many_classes.png)",
         "",
-        "| batch | classes | side | seconds | to Keras's | memory, MiB |",
-        "|---:|---:|---|---:|---:|---:|",
+        "## Exact losses",
+        "",
+        "A training step by SGD; all classes are alike frequent.",
+        "",
+        *table(result["rows"], KERAS),
     ]
-    for row in result["rows"]:
-        to = [
-            row["seconds"] / other["seconds"]
-            for other in result["rows"]
-            if other["side"] == KERAS
-            and (other["batch"], other["classes"]) == (row["batch"], row["classes"])
+    if result["skewed"]:
+        lines += [
+            "",
+            "## Losses for skewed labels",
+            "",
+            "A training step; labels by Zipf's law, or as the words of a text. Both "
+            "adaptive ones have the cutoffs that `cheapest_cutoffs` gives.",
+            "",
+            *table(result["skewed"], KERAS),
         ]
-        lines.append(
-            f"| {row['batch']:,} | {row['classes']:,} | {row['side']} "
-            f"| {row['seconds']:.3f} | {f'{to[0]:.2f}' if to else ''} "
-            f"| {row['bytes'] / MIB:,.0f} |"
-        )
+    if result["samples"]:
+        lines += [
+            "",
+            "## Samples",
+            "",
+            "A class for each row, the product of features and weights included.",
+            "",
+            *table(result["samples"], BY_NOISE),
+        ]
     return "\n".join(lines) + "\n"
 
 
 def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
     made = matplotlib.figure.Figure((10, 4.5), layout="constrained")
     largest = max(row["batch"] for row in rows)
-    for axes, key, words in zip(
+    for axes, key, told in zip(
         made.subplots(1, 2),
         ("seconds", "bytes"),
         ("seconds a step", "bytes above inputs and weights"),
@@ -245,7 +440,7 @@ def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
                 if row["side"] == name and row["batch"] == largest
             ]
             axes.plot(*zip(*points, strict=True), "o-", label=name, color=colour)
-        axes.set(xscale="log", yscale="log", xlabel="classes", ylabel=words)
+        axes.set(xscale="log", yscale="log", xlabel="classes", ylabel=told)
         axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
         axes.grid(alpha=0.3)
     made.axes[0].legend(fontsize="small")
@@ -261,15 +456,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--classes", type=list[int], default=[1024, 16384, 262144, 1048576]
     )
+    parser.add_argument(
+        "--skewed", type=list[int], default=[262144], help="Classes of Zipf's law."
+    )
+    parser.add_argument(
+        "--text", type=Path | None, default=None, help="A text whose words are classes."
+    )
+    parser.add_argument("--samples", type=list[int], default=[262144])
     given = parse(parser, argv)
     begun = measure.begun(parser, given)
-    rows = []
+    rows, skewed, samples = [], [], []
+    laws = [("zipf", classes) for classes in given.skewed]
+    if given.text is not None:
+        laws.append((str(given.text), len(counts_of(str(given.text), 0))))
     for batch in given.batches:
+        shape = {"batch": batch}
         for classes in given.classes:
-            rows += compare(batch, classes, given.rounds)
+            alike = {"labels": "uniform", "optimizer": "sgd"}
+            found = compare(SIDES, given.rounds, **shape, classes=classes, **alike)
+            rows += [{k: v for k, v in r.items() if k not in alike} for r in found]
             print(f"{batch} rows, {classes:,} classes: done", flush=True)
-    result = begun | {"rows": rows}
-    measure.publish(given.out, "many_classes", result, markdown(result), plot(rows))
+        for labels, classes in laws:
+            for optimizer in ("adam", "sgd"):
+                how = {"labels": labels, "optimizer": optimizer}
+                skewed += compare(SKEWED, given.rounds, **shape, classes=classes, **how)
+                print(f"{batch} rows, {labels}, {optimizer}: done", flush=True)
+        for classes in given.samples:
+            samples += compare(SAMPLES, given.rounds, **shape, classes=classes)
+    result = begun | {"rows": rows, "skewed": skewed, "samples": samples}
+    figure = plot(rows)
+    measure.publish(given.out, "many_classes", result, markdown(result), figure)
     return 0
 
 

@@ -215,6 +215,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--plot", action="store_true", help="draw what has been run")
     given = parser.parse_args(argv)
     if given.text:
+        if not given.text.is_file():
+            parser.error(f"there is no file {given.text}; give --text another")
         parts, counts = numbered(words(given.text))
         print(f"{len(counts):,} words, {len(parts['train']):,} to train on", flush=True)
         for name in given.outputs:

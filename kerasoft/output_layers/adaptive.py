@@ -1,7 +1,6 @@
 """The adaptive softmax: frequent classes at full width, rare ones in clusters."""
 
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -76,7 +75,7 @@ class AdaptiveOutput(OutputLayer):
         self,
         num_classes: int,
         counts: Any = None,
-        cutoffs: Sequence[int] | None = None,
+        cutoffs: Any = None,
         div_value: float = 4.0,
         **kwargs: Any,
     ):

@@ -14,6 +14,9 @@ from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import fold, rows_of, times_transposed, uniform
 
 
+PART = 64  # classes of a block, over which samples sum at once
+
+
 class OutputLayer(keras.layers.Layer):
     """Base of the output layers, which take the place of a dense layer, head and loss.
 
@@ -254,7 +257,10 @@ def sample_of(
     Returns:
         Integers of shape `(batch,)`.
     """
+    # A sum runs over parts of a block, and over the classes of the part that it finds.
     block = min(block, kernel.shape[0])
+    part = PART if block >= PART else 1
+    block -= block % part
     first = features[:, :1] * 0.0
     carry = first + LOWEST, ops.cast(first, "int32")
 
@@ -263,22 +269,35 @@ def sample_of(
         start, logits = _block_of_logits(features, kernel, bias, i, block)
         largest = ops.max(logits, axis=-1, keepdims=True)
         shifted = ops.maximum(largest, LOWEST)  # of a block of masked classes
-        below = ops.cumsum(ops.exp(logits - shifted), axis=-1)
-        total = below[:, -1:]
-        shape = (2, *ops.shape(first))
-        u = uniform(seed, i, shape)
-        drawn = ops.sum(
-            ops.cast(below <= u[0] * total, "int32"), axis=-1, keepdims=True
-        )
+        weights = ops.reshape(ops.exp(logits - shifted), (-1, block // part, part))
+        u = uniform(seed, i, (2, *ops.shape(first)))
+        found, left, total = _found(ops.sum(weights, axis=-1), u[0])
+        inside = ops.take_along_axis(weights, found[..., None], axis=1)
+        inside = ops.squeeze(inside, axis=1)
+        share = ops.divide_no_nan(left, ops.sum(inside, axis=-1, keepdims=True))
+        drawn = start + found * part + _found(inside, share)[0]
         score = shifted + log_of(total) - ops.log(-ops.log(u[1]))
         better = score > best
-        return (
-            ops.where(better, score, best),
-            ops.where(better, start + drawn, classes),
-        )
+        return ops.where(better, score, best), ops.where(better, drawn, classes)
 
     _, classes = fold(step, -(-kernel.shape[0] // block), carry)
     return ops.squeeze(classes, -1)
+
+
+def _found(weights, share):
+    """Where the running sum of weights passes a share of their total.
+
+    Returns:
+        The place, what is left of the share there, and the total, of shape
+        `(batch, 1)` each.
+    """
+    below = ops.cumsum(weights, axis=-1)
+    total = below[:, -1:]
+    share = ops.minimum(share, 1 - 1e-6) * total  # a place of weight 0 has no share
+    place = ops.sum(ops.cast(below <= share, "int32"), axis=-1, keepdims=True)
+    place = ops.minimum(place, weights.shape[-1] - 1)
+    before = ops.take_along_axis(below - weights, place, axis=-1)
+    return place, ops.maximum(share - before, 0.0), total
 
 
 def _block_of_logits(features, kernel, bias, i, block):

@@ -1,6 +1,5 @@
 """The softmax over groups of classes: first the group, then the class in it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -67,7 +66,7 @@ class TwoLevelOutput(OutputLayer):
     def __init__(
         self,
         num_classes: int,
-        groups: Sequence[int] | None = None,
+        groups: Any = None,
         **kwargs: Any,
     ):
         super().__init__(num_classes, **kwargs)

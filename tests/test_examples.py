@@ -1,0 +1,64 @@
+"""The examples run on small data, and learn what there is to learn."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from examples import next_word
+
+
+@pytest.fixture
+def text(tmp_path):
+    """A text in which each word but the first of a line follows from the one before."""
+    draws = np.random.default_rng(0)
+    letters = "abcdefghij"
+    words = [a + b for a in letters for b in letters]
+    found = []
+    for _ in range(5_000):
+        start = draws.integers(len(words))
+        found += [words[(start + 7 * k) % len(words)] for k in range(20)]
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(" ".join(found).encode()))
+    return path
+
+
+def test_the_next_word_of_a_text(text, tmp_path):
+    argv = ["--text", str(text), "--minutes", "0.05", "--trial_minutes", "0.01"]
+    argv += ["--out", str(tmp_path), "--plot", "--outputs", "full", "adaptive"]
+    next_word.main(argv)
+    for name in ("full", "adaptive"):
+        result = json.loads((tmp_path / f"{name}.json").read_text())
+        assert result["words"] == 101  # and the word that stands for rare ones
+        assert len(result["validation_perplexity_by_rate"]) == 2
+        examples = [point["examples"] for point in result["curve"]]
+        assert examples == sorted(examples)
+        # 19 of 20 words are certain; one is any of 100.
+        assert result["test"]["top_1"] > 0.6
+        assert 100 ** (1 / 20) < result["test"]["perplexity"] < 20
+    assert (tmp_path / "next_word.png").stat().st_size > 0
+
+
+def test_a_text_is_numbered_by_what_is_trained_on():
+    text = ["rare"] + ["often", "seldom", "often"] * 20_000 + ["once"]
+    parts, counts = next_word.numbered(text)
+    assert sum(map(len, parts.values())) == len(text)
+    assert len(parts["validation"]) == len(parts["test"]) == 1_000
+    assert counts[0] == np.sum(parts["train"] == 0) > 0
+    assert counts[1] > counts[2] > 0
+    assert set(np.unique(parts["test"])) == {1, 2}
+
+
+def test_neither_text_nor_plot(capsys):
+    with pytest.raises(SystemExit) as ended:
+        next_word.main([])
+    assert ended.value.code == 2
+    assert "give a --text to train on, or --plot" in capsys.readouterr().err
+
+
+def test_no_such_text(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        next_word.main(["--text", str(tmp_path / "none.txt")])
+    assert ended.value.code == 2
+    assert "none.txt" in capsys.readouterr().err
