@@ -9,7 +9,7 @@ from kerasoft.ops import Tensor
 from kerasoft.output_layers.base import register
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.crossentropy import Outcome
-from kerasoft.output_layers.loops import times_transposed
+from kerasoft.output_layers.loops import times_transposed, with_gradients
 from kerasoft.output_layers.ranks import checked_counts
 from kerasoft.seed_generator import SeedGenerator
 
@@ -38,7 +38,7 @@ class SampledOutput(ChunkedOutput):
     The loss of evaluation is that of all classes, as are predictions and samples; they
     are worked off in chunks, as in `ChunkedOutput`. Training does not compute the rank
     of a label, so `Classifier` gives accuracies in evaluation alone, and the `nll` of
-    training is that among the classes drawn.
+    training is that among the classes drawn. A step holds `batch * num_sampled` logits.
 
     The gradient of the weights touches the rows of the classes drawn. TensorFlow keeps
     it so, and Keras's `SGD` without momentum and `Adagrad` there update these rows
@@ -100,15 +100,12 @@ class SampledOutput(ChunkedOutput):
             return super().outcome(features, labels, weights, training)
         # One look-up, so that the gradient of the weights is one set of rows.
         classes = ops.concatenate([self.drawn(), ops.cast(labels, "int32")])
-        nll = sampled_crossentropy(
-            features,
-            ops.take(self.kernel, classes, axis=0),
-            None if self.bias is None else ops.take(self.bias, classes, axis=0),
-            classes,
-            self.log_expected(classes),
-            self.num_sampled,
-        )
-        return Outcome(ops.sum(nll * weights), ops.stop_gradient(nll), None)
+        offset = -self.log_expected(classes)
+        if self.bias is not None:
+            offset = offset + ops.take(self.bias, classes, axis=0)
+        kernel = ops.take(self.kernel, classes, axis=0)
+        own = ops.equal(classes[self.num_sampled :, None], classes[: self.num_sampled])
+        return sampled_crossentropy(features, kernel, offset, own, weights, training)
 
     def drawn(self) -> Tensor:
         """Draws classes for a step, of shape `(num_sampled,)`."""
@@ -141,36 +138,51 @@ class SampledOutput(ChunkedOutput):
 def sampled_crossentropy(
     features: Tensor,
     kernel: Tensor,
-    bias: Tensor | None,
-    classes: Tensor,
-    log_expected: Tensor,
-    num_sampled: int,
-) -> Tensor:
-    """The cross-entropy of each row among its label and the classes drawn.
+    offset: Tensor,
+    own: Tensor,
+    weights: Tensor,
+    training: bool = True,
+) -> Outcome:
+    """The weighted sum of cross-entropies among each row's label and classes drawn.
 
     Args:
         features: Float tensor of shape `(batch, dim)`.
-        kernel: Float tensor of shape `(num_sampled + batch, dim)`, the weights of the
-            classes drawn, then of each row's label.
-        bias: Float tensor of shape `(num_sampled + batch,)`, or `None`.
-        classes: Integer tensor of shape `(num_sampled + batch,)`.
-        log_expected: Float tensor of shape `(num_sampled + batch,)`, the logarithm of
-            how often each of them is expected to be drawn.
-        num_sampled: Integer.
-
-    Returns:
-        Float tensor of shape `(batch,)`.
+        kernel: Float tensor of shape `(drawn + batch, dim)`, the weights of the classes
+            drawn, then of each row's label.
+        offset: Float tensor of shape `(drawn + batch,)`, the bias of each of them less
+            the logarithm of how often it is expected to be drawn.
+        own: Boolean tensor of shape `(batch, drawn)`, where a row's label is drawn.
+        weights: Float tensor of shape `(batch,)`.
+        training: Whether gradients will be asked for.
     """
-    offset = -log_expected if bias is None else bias - log_expected
-    n = num_sampled
-    drawn = times_transposed(features, kernel[:n]) + offset[:n]
-    own = ops.equal(classes[n:, None], classes[:n])
-    drawn = ops.where(own, -np.inf, drawn)
-    truth = ops.sum(features * kernel[n:], axis=-1) + offset[n:]
-    largest = ops.stop_gradient(ops.maximum(ops.max(drawn, axis=-1), truth))
-    total = ops.sum(ops.exp(drawn - largest[:, None]), axis=-1)
-    total = total + ops.exp(truth - largest)
-    return ops.log(total) + largest - truth
+    n = own.shape[1]
+
+    def compute(h, kernel, offset, v, gradients):
+        drawn = times_transposed(h, kernel[:n]) + offset[:n]
+        drawn = ops.where(own, -np.inf, drawn)
+        truth = ops.sum(h * kernel[n:], axis=-1) + offset[n:]
+        largest = ops.maximum(ops.max(drawn, axis=-1), truth)
+        weighted = ops.exp(drawn - largest[:, None])
+        of_label = ops.exp(truth - largest)
+        total = ops.sum(weighted, axis=-1) + of_label
+        nll = ops.log(total) + largest - truth
+        slopes = ()
+        if gradients:
+            scale = (v / total)[:, None]
+            by_truth = (v * (of_label / total - 1))[:, None]
+            by_label = by_truth * h, ops.squeeze(by_truth, -1)
+            turned = ops.transpose(weighted)
+            slopes = (
+                scale * (weighted @ kernel[:n]) + by_truth * kernel[n:],
+                ops.concatenate([turned @ (scale * h), by_label[0]]),
+                ops.concatenate([ops.squeeze(turned @ scale, -1), by_label[1]]),
+                nll,
+            )
+        return ops.sum(nll * v), (nll,), slopes
+
+    arguments = features, kernel, offset, weights
+    total, (nll,) = with_gradients(compute, arguments, training)
+    return Outcome(total, nll, None)
 
 
 def _shares(

@@ -41,7 +41,9 @@ class TwoLevelOutput(OutputLayer):
     In training, a row computes the logits of all groups and of the classes of its
     label's group: with the square root of N groups of equal size, 2 sqrt(N) logits in
     place of N. The log-probabilities are exact and sum to 1. Training does not compute
-    the rank of a label, so `Classifier` gives accuracies in evaluation alone.
+    the rank of a label, so `Classifier` gives accuracies in evaluation alone. It holds
+    a copy of the weights of each group that the batch meets, all of the same size, so
+    one very large group makes all of them dear.
 
     Args:
         num_classes: Positive integer.
