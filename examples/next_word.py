@@ -1,17 +1,28 @@
-"""Next-word prediction over a real vocabulary, with four ways to put out a word.
+"""Next-word prediction over a real vocabulary, by four output layers.
 
-RESULT_PLACEHOLDER
+Nine minutes of training each on two cores of an AMD EPYC with AVX-512 (TensorFlow, one
+seed, results/next-word), judged on test text by exact probabilities; and what perplexity
+they had on validation text when each had seen 819,200 examples:
+
+              examples perplexity  top 1  top 5  top 10  after 819,200 examples
+    full         880,640        501   17.9   33.5    40.7                    531
+    adaptive  10,151,424        264   22.4   39.1    46.3                    471
+    sampled    4,581,376        324   20.9   37.4    44.4                    528
+
+With the same time, the adaptive and the sampled softmax see 12 and 5 times as many
+examples, and predict better. With the same examples, they are no worse than the full one.
 
 A feed-forward model (Bengio et al., 2003) reads six words and predicts the next one of
-some 107,000. Its output layer is one of:
+some 105,000. Its output layer is one of:
 
 - `full`: softmax over all words, `ChunkedOutput`;
 - `adaptive`: frequent words at full width, rare ones in clusters, `AdaptiveOutput`;
 - `sampled`: trained on 8,192 words drawn by their counts, `SampledOutput`;
-- `two_level`: first one of some 330 groups, then the word in it, `TwoLevelOutput`.
+- `two_level`: first one of some 320 groups, then the word in it, `TwoLevelOutput`; it
+  has not been trained here.
 
 Each is trained for the same time, with the learning rate that did best on validation
-text in a short trial of its own, and judged by exact probabilities on held-out text.
+text in a short trial of its own (0.03 for all three; 0.01 and 0.1 were worse).
 
     $ apt install dict-gcide  # 5.4 million words of dictionary prose, or take any text
     $ python examples/next_word.py --text /usr/share/dictd/gcide.dict.dz

@@ -215,6 +215,21 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
     assert f"{mebibytes[0]} MiB above inputs" in readme
     assert f"takes {mebibytes[1]} (" in readme
 
+    words = {
+        (row["side"], row["optimizer"]): row["seconds"]
+        for row in result("many_classes")["skewed"]
+        if "gcide" in row["labels"] and row["batch"] == 2048
+    }
+    for optimizer, name in (("adam", "Adam"), ("sgd", "SGD")):
+        dense = words["Keras, Dense and softmax", optimizer]
+        told = [
+            f"{dense / words[f'kerasoft, {side}', optimizer]:.0f}"
+            for side in ("adaptive", "sampled 8,192", "two-level")
+        ]
+        assert f"{told[0]}, {told[1]} and {told[2]} times faster with {name}" in readme
+    noise, ours = (row["seconds"] for row in result("many_classes")["samples"])
+    assert f"{noise / ours:.1f} times faster than" in readme
+
     speedrun = result("speedrun")
     ours = speedrun["means"]["Keras"]
     seeds = [row for row in speedrun["runs"] if row["side"] == "Keras"]
@@ -232,6 +247,26 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
     assert f"[{started:.1f} seconds]" in text
     for row in result("settings")["rows"][2:6]:
         assert f"{row['settings']} {row['to none']:.2f}" in text.replace(" takes", "")
+
+
+def test_the_figures_of_next_word(pytestconfig):
+    root = pytestconfig.rootpath
+    header = (root / "examples" / "next_word.py").read_text("utf-8").split('"""')[1]
+    readme = (root / "README.md").read_text("utf-8")
+    for name in ("full", "adaptive", "sampled"):
+        path = root / "results" / "next-word" / f"{name}.json"
+        result = json.loads(path.read_text("utf-8"))
+        test, curve = result["test"], result["curve"]
+        alike = next(p for p in curve if p["examples"] == 819_200)
+        row = [
+            name,
+            f"{curve[-1]['examples']:,}",
+            f"{test['perplexity']:.0f}",
+            *(f"{100 * test[f'top_{k}']:.1f}" for k in (1, 5, 10)),
+            f"{alike['perplexity']:.0f}",
+        ]
+        assert row in [line.split() for line in header.splitlines()]
+        assert re.search(rf"\b{row[2]}\b", readme)
 
 
 def test_the_code_of_readme_runs(pytestconfig, capsys):
