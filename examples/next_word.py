@@ -1,16 +1,17 @@
 """Next-word prediction over a real vocabulary, by four output layers.
 
 Nine minutes of training each on two cores of an AMD EPYC with AVX-512 (TensorFlow, one
-seed, results/next-word), judged on test text by exact probabilities; and what perplexity
-they had on validation text when each had seen 819,200 examples:
+seed, results/next-word), judged on test text by exact probabilities; and the perplexity
+that they had on validation text when each had seen 819,200 examples:
 
               examples perplexity  top 1  top 5  top 10  after 819,200 examples
     full         880,640        501   17.9   33.5    40.7                    531
     adaptive  10,151,424        264   22.4   39.1    46.3                    471
     sampled    4,581,376        324   20.9   37.4    44.4                    528
 
-With the same time, the adaptive and the sampled softmax see 12 and 5 times as many
-examples, and predict better. With the same examples, they are no worse than the full one.
+In the same time, the adaptive and the sampled softmax see 12 and 5 times as many
+examples, and predict better. After the same examples they are no worse than the full
+one.
 
 A feed-forward model (Bengio et al., 2003) reads six words and predicts the next one of
 some 105,000. Its output layer is one of:
@@ -209,6 +210,8 @@ def plot(out: Path) -> None:
         right.plot(minutes, [100 - 100 * p["top_10"] for p in curve], "o-", label=name)
     left.set(xlabel="minutes", ylabel="perplexity on validation text", yscale="log")
     right.set(xlabel="minutes", ylabel="error of the ten likeliest words, %")
+    left.yaxis.set_major_formatter("{x:.0f}")
+    left.yaxis.set_minor_formatter("{x:.0f}")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
     left.legend()

@@ -227,6 +227,7 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
             for side in ("adaptive", "sampled 8,192", "two-level")
         ]
         assert f"{told[0]}, {told[1]} and {told[2]} times faster with {name}" in readme
+    # And of the samples, each in turn: the largest of logits and noise, and ours.
     noise, ours = (row["seconds"] for row in result("many_classes")["samples"])
     assert f"{noise / ours:.1f} times faster than" in readme
 

@@ -24,11 +24,17 @@ def text(tmp_path):
     return path
 
 
-def test_the_next_word_of_a_text(text, tmp_path):
-    argv = ["--text", str(text), "--minutes", "0.05", "--trial_minutes", "0.01"]
-    argv += ["--out", str(tmp_path), "--plot", "--outputs", "full", "adaptive"]
-    next_word.main(argv)
-    for name in ("full", "adaptive"):
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["adaptive"],
+        pytest.param(["full", "sampled", "two_level"], marks=pytest.mark.slow),
+    ],
+)
+def test_the_next_word_of_a_text(names, text, tmp_path):
+    argv = ["--text", str(text), "--minutes", "0.05", "--trial_minutes", "0.005"]
+    next_word.main([*argv, "--out", str(tmp_path), "--plot", "--outputs", *names])
+    for name in names:
         result = json.loads((tmp_path / f"{name}.json").read_text())
         assert result["words"] == 101  # and the word that stands for rare ones
         assert len(result["validation_perplexity_by_rate"]) == 2

@@ -13,7 +13,6 @@ from kerasoft.ops import LOWEST, Tensor, log_of
 from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import fold, rows_of, times_transposed, uniform
 
-
 PART = 64  # classes of a block, over which samples sum at once
 
 

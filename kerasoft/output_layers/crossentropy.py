@@ -181,9 +181,10 @@ def crossentropy(
 
 
 def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> Any:
-    """How many rows of logits a budget holds, at least one, at most the batch."""
-    rows = max(1, chunk_bytes // (4 * classes))
-    return min(rows, batch) if isinstance(batch, int) else ops.minimum(rows, batch)
+    """How many rows of logits a budget holds, at least one, in chunks of like size."""
+    most = max(1, chunk_bytes // (4 * classes))
+    count = (batch + most - 1) // most
+    return (batch + count - 1) // count
 
 
 def _counted(batch, span):

@@ -98,13 +98,14 @@ class SampledOutput(ChunkedOutput):
     ) -> Outcome:
         if not training:
             return super().outcome(features, labels, weights, training)
+        drawn, labels = self.drawn(), ops.cast(labels, "int32")
         # One look-up, so that the gradient of the weights is one set of rows.
-        classes = ops.concatenate([self.drawn(), ops.cast(labels, "int32")])
+        classes = ops.concatenate([drawn, labels])
         offset = -self.log_expected(classes)
         if self.bias is not None:
             offset = offset + ops.take(self.bias, classes, axis=0)
         kernel = ops.take(self.kernel, classes, axis=0)
-        own = ops.equal(classes[self.num_sampled :, None], classes[: self.num_sampled])
+        own = ops.equal(labels[:, None], drawn)
         return sampled_crossentropy(features, kernel, offset, own, weights, training)
 
     def drawn(self) -> Tensor:
@@ -155,7 +156,7 @@ def sampled_crossentropy(
         weights: Float tensor of shape `(batch,)`.
         training: Whether gradients will be asked for.
     """
-    n = own.shape[1]
+    n = ops.shape(own)[1]
 
     def compute(h, kernel, offset, v, gradients):
         drawn = times_transposed(h, kernel[:n]) + offset[:n]

@@ -7,6 +7,7 @@ from benchmarks import classes, measure
 from kerasoft import heads
 
 
+@pytest.mark.slow
 def test_every_head_is_timed_at_every_number_of_classes(tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         classes.main(

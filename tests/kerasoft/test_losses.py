@@ -225,6 +225,7 @@ def test_the_mistake_never_pays_less_than_its_floor(name, x, label, share):
     assert value(loss, np.array([label]), head(x)) >= FLOOR - 1e-6
 
 
+@pytest.mark.slow
 def test_no_training_leads_the_mistake_below_its_floor():
     """100 classes, each with an input of its own: nothing is easier to learn."""
     x, y = np.eye(100), np.arange(100)

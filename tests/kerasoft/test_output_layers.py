@@ -318,7 +318,14 @@ def learnable():
 
 
 # One whose gradients are made by hand, one with noise and steps, one by autodiff.
-@pytest.mark.parametrize("name", ["log_softmax", "gumbel_softmax", "entmax15"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("log_softmax", marks=pytest.mark.slow),
+        "gumbel_softmax",
+        pytest.param("entmax15", marks=pytest.mark.slow),
+    ],
+)
 def test_it_trains_saves_loads_and_goes_on(name, tmp_path):
     keras.utils.set_random_seed(0)
     backbone = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(16, "tanh")])

@@ -313,7 +313,17 @@ def test_the_loss_of_a_sparse_head_wants_the_logits_behind_its_output(name):
         losses.matched_loss(head)(np.array([0, 1]), outputs * 1)
 
 
-@each_head
+# Each trains for two seconds, and those of a kind alike.
+ALIKE = [name for name in heads.HEADS if name not in ("softmax", "log_gumbel_softmax")]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in heads.HEADS
+    ],
+)
 def test_each_head_trains_saves_and_loads(name, tmp_path):
     keras.utils.set_random_seed(0)
     head = heads.get(name, name="head")

@@ -98,6 +98,7 @@ tune.main(sys.argv[2:])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_search_resumes_to_the_same_trials(searched, base, tmp_path):
     searches = tmp_path / "searches"
     argv = flags(base, searches, "--trials", "3", "--algorithm", "random")
@@ -121,6 +122,7 @@ def test_hyperband_gives_more_epochs_to_what_does_well(base, tmp_path):
     assert yaml.safe_load(file.read_text())["epochs"] == int(best["epochs"])
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_fails_alone(base, tmp_path, capsys):
     config = dataclasses.replace(base, warmup_epochs=0, learning_rate=1e30)
     searches = tmp_path / "searches"
