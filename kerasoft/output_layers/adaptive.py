@@ -17,11 +17,12 @@ from kerasoft.output_layers.base import (
     sample_of,
 )
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
-from kerasoft.output_layers.loops import times_transposed
+from kerasoft.output_layers.loops import look_up, times_transposed
 from kerasoft.output_layers.ranks import (
     cheapest_cutoffs,
     checked_counts,
     checked_cutoffs,
+    width_of,
 )
 
 
@@ -113,7 +114,7 @@ class AdaptiveOutput(OutputLayer):
         self.kernel, self.bias = self.add_dense("", outputs, self.dim)
         self.clusters = []
         for i, size in enumerate(sizes):
-            width = max(1, int(self.dim // self.div_value ** (i + 1)))
+            width = width_of(i, self.dim, self.div_value)
             projection = self.add_weight(
                 shape=(self.dim, width),
                 initializer=self.kernel_initializer,
@@ -124,13 +125,10 @@ class AdaptiveOutput(OutputLayer):
                 (projection, *self.add_dense(f"cluster_{i}_", size, width))
             )
 
-    def _rank_of_class(self, classes):
-        return ops.take(ops.convert_to_tensor(self._ranks), classes, axis=0)
-
     def outcome(
         self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
     ) -> Outcome:
-        ranks = self._rank_of_class(labels)
+        ranks = look_up(self._ranks, labels)
         cluster = ops.zeros_like(ranks)
         for cutoff in self.cutoffs:
             cluster = cluster + ops.cast(ranks >= cutoff, cluster.dtype)
@@ -191,11 +189,11 @@ class AdaptiveOutput(OutputLayer):
             values.append(best + offset)
             places.append(where + start)
         best, ranks = best_of(values, places, k)
-        return best, ops.take(ops.convert_to_tensor(self._classes), ranks, axis=0)
+        return best, look_up(self._classes, ranks)
 
     def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
         features = ops.cast(features, "float32")
-        ranks = self._rank_of_class(ops.convert_to_tensor(classes))
+        ranks = look_up(self._ranks, classes)
         found = 0.0
         for start, z, kernel, bias, _, _, offset in self._parts(features, 1):
             size = kernel.shape[0]
@@ -216,7 +214,7 @@ class AdaptiveOutput(OutputLayer):
             inside = sample_of(z, *self.dense(*dense), seed.next(), block)
             here = ops.equal(drawn, self.head_size + i)
             ranks = ops.where(here, self.cutoffs[i] + inside, ranks)
-        return ops.take(ops.convert_to_tensor(self._classes), ranks, axis=0)
+        return look_up(self._classes, ranks)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -282,6 +282,11 @@ def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
             return matrix
 
 
+def look_up(table: Any, indices: Tensor) -> Tensor:
+    """The rows of an array or tensor at indices of any shape."""
+    return ops.take(ops.convert_to_tensor(table), indices, axis=0)
+
+
 def add_product(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`matrix + transpose(a) @ b`, where PyTorch can in the memory of `matrix`."""
     match backend.backend():

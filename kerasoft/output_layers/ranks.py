@@ -34,6 +34,11 @@ def checked_counts(counts: Any, num_classes: int) -> np.ndarray:
     return array
 
 
+def width_of(cluster: int, dim: int, div_value: float) -> int:
+    """The dimension of the features of a cluster, counted from 0."""
+    return max(1, int(dim // div_value ** (cluster + 1)))
+
+
 def cheapest_cutoffs(
     counts: Any,
     dim: int,
@@ -90,7 +95,7 @@ def cheapest_cutoffs(
         return batch_size * count * (dim + LOGIT)
 
     def of_cluster(i: int, start: int, stop: int) -> float:
-        width = max(1, int(dim // div_value ** (i + 1)))
+        width = width_of(i, dim, div_value)
         rows = max(batch_size * (before[stop] - before[start]), 32)
         return rows * (stop - start) * (width + LOGIT) + CLUSTER + of_head(1)
 

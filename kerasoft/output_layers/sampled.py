@@ -9,7 +9,7 @@ from kerasoft.ops import Tensor
 from kerasoft.output_layers.base import register
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.crossentropy import Outcome
-from kerasoft.output_layers.loops import times_transposed, with_gradients
+from kerasoft.output_layers.loops import look_up, times_transposed, with_gradients
 from kerasoft.output_layers.ranks import checked_counts
 from kerasoft.seed_generator import SeedGenerator
 
@@ -116,11 +116,11 @@ class SampledOutput(ChunkedOutput):
         numbers = numbers + ops.arange(self.num_sampled, dtype="int32") * each
         ends = ops.convert_to_tensor(self._ends)
         ranks = ops.searchsorted(ends, numbers, side="right")
-        return ops.take(ops.convert_to_tensor(self._classes), ranks, axis=0)
+        return look_up(self._classes, ranks)
 
     def log_expected(self, classes: Tensor) -> Tensor:
         """The logarithm of how often classes are expected among those drawn."""
-        ranks = ops.take(ops.convert_to_tensor(self._ranks), classes, axis=0)
+        ranks = look_up(self._ranks, classes)
         ends = ops.convert_to_tensor(self._ends)
         before = ops.take(ends, ops.maximum(ranks - 1, 0), axis=0)
         before = ops.where(ranks > 0, before, 0)

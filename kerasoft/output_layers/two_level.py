@@ -18,6 +18,7 @@ from kerasoft.output_layers.base import (
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
 from kerasoft.output_layers.loops import (
     fold,
+    look_up,
     times_transposed,
     uniform,
 )
@@ -104,17 +105,14 @@ class TwoLevelOutput(OutputLayer):
         )
         self.kernel, self.bias = self.add_dense("", self.num_classes, self.dim)
 
-    def _look_up(self, table, indices):
-        return ops.take(ops.convert_to_tensor(table), indices, axis=0)
-
     def _of_groups(self, kernel, bias, groups):
         """The slots of some groups, their kernels, and biases, -inf where none is.
 
         Every group is given as many slots as the largest one has.
         """
         place = ops.arange(int(self._sizes.max()))
-        slots = self._look_up(self._firsts, groups)[..., None] + place
-        there = place < self._look_up(self._sizes, groups)[..., None]
+        slots = look_up(self._firsts, groups)[..., None] + place
+        there = place < look_up(self._sizes, groups)[..., None]
         slots = ops.minimum(slots, self.num_classes - 1)
         biases = 0.0 if bias is None else ops.take(bias, slots, axis=0)
         return slots, ops.take(kernel, slots, axis=0), ops.where(there, biases, -np.inf)
@@ -149,7 +147,7 @@ class TwoLevelOutput(OutputLayer):
     def _nll(self, features, labels, weights, training):
         """The weighted sum of the rows' losses, and the losses."""
         labels = ops.cast(labels, "int32")
-        groups = self._look_up(self.groups.astype("int32"), labels)
+        groups = look_up(self.groups.astype("int32"), labels)
         total, nll, _ = crossentropy(
             features,
             *self.dense(self.group_kernel, self.group_bias),
@@ -163,7 +161,7 @@ class TwoLevelOutput(OutputLayer):
         logits = h @ ops.transpose(kernel, (0, 2, 1)) + bias[:, None]
         most = logits.shape[-1]
         of_row = ops.take(ops.reshape(logits, (-1, most)), place, axis=0)
-        own = self._look_up(self._slots, labels) - self._look_up(self._firsts, groups)
+        own = look_up(self._slots, labels) - look_up(self._firsts, groups)
         truth = ops.take_along_axis(of_row, own[:, None], axis=-1)
         within = ops.logsumexp(of_row, axis=-1) - ops.squeeze(truth, -1)
         return total + ops.sum(within * weights), nll + ops.stop_gradient(within)
@@ -206,7 +204,7 @@ class TwoLevelOutput(OutputLayer):
             return best_of((carry[0], best), (carry[1], places), k)
 
         best, slots = fold(step, -(-count // at_once), carry)
-        return best, self._look_up(self._classes, slots)
+        return best, look_up(self._classes, slots)
 
     def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
         features = ops.cast(features, "float32")
@@ -230,7 +228,7 @@ class TwoLevelOutput(OutputLayer):
         u = uniform(seed.next(), 0, (*ops.shape(below)[:2], 1))
         drawn = ops.sum(ops.cast(below <= u * below[..., -1:], "int32"), axis=-1)
         slots = ops.reshape(ops.take_along_axis(slots, drawn, axis=-1), (-1,))
-        return self._look_up(self._classes, ops.take(slots, place, axis=0))
+        return look_up(self._classes, ops.take(slots, place, axis=0))
 
     def get_config(self) -> dict[str, Any]:
         return {
