@@ -1,8 +1,20 @@
+import sys
+
 import numpy as np
 import PIL.Image
 import pytest
 
 CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(autouse=True)
+def _determinism_ends_with_a_test():
+    """A run asks for determinism, with which TensorFlow refuses XLA to later tests."""
+    yield
+    if "tensorflow" in sys.modules:
+        from tensorflow.python.framework.config import disable_op_determinism
+
+        disable_op_determinism()
 
 
 @pytest.fixture(scope="session")
