@@ -40,6 +40,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
@@ -47,26 +48,76 @@ import keras
 import matplotlib.figure
 import numpy as np
 
+from kerasoft import RowwiseEmbedding
+from kerasoft.heads import SphericalSoftmax
 from kerasoft.output_layers import (
     AdaptiveOutput,
     ChunkedOutput,
     Classifier,
+    FactoredOutput,
     OutputLayer,
     SampledOutput,
     TwoLevelOutput,
 )
 
-CONTEXT, EMBEDDING, HIDDEN, BATCH = 6, 64, 128, 512
-JUDGED = {100 * 2**k for k in range(20)}  # after how many batches
+CONTEXT, EMBEDDING, HIDDEN = 6, 64, 128
+JUDGED = (0.25, 0.5, *range(1, 1000))  # after how many minutes
 BLOCK = 1_000  # words in a row that belong to one part of the text
 
-OUTPUTS: dict[str, Callable[[np.ndarray], OutputLayer]] = {
-    "full": lambda counts: ChunkedOutput(len(counts), top_k=10),
-    "adaptive": lambda counts: AdaptiveOutput(len(counts), counts, top_k=10),
-    "sampled": lambda counts: SampledOutput(
-        len(counts), min(8192, len(counts)), counts, top_k=10, seed=0
+
+class Output(NamedTuple):
+    """What stands over the features, and how it is trained.
+
+    Attributes:
+        layer: From the words' counts and a learning rate to the layer. That of a layer
+            that trains itself is its own, that of the others the optimiser's.
+        rates: Learning rates to choose from.
+        batch: Examples in a batch.
+    """
+
+    layer: Callable[[np.ndarray, float], OutputLayer]
+    rates: tuple[float, ...]
+    batch: int
+
+
+OUTPUTS = {
+    "full": Output(
+        lambda counts, rate: ChunkedOutput(len(counts), top_k=10), (0.03, 0.1), 512
     ),
-    "two_level": lambda counts: TwoLevelOutput(len(counts), top_k=10),
+    "adaptive": Output(
+        lambda counts, rate: AdaptiveOutput(len(counts), counts, top_k=10),
+        (0.03, 0.1),
+        512,
+    ),
+    "sampled": Output(
+        lambda counts, rate: SampledOutput(
+            len(counts), min(8192, len(counts)), counts, top_k=10, seed=0
+        ),
+        (0.03, 0.1),
+        512,
+    ),
+    "two_level": Output(
+        lambda counts, rate: TwoLevelOutput(len(counts), top_k=10), (0.03, 0.1), 512
+    ),
+    "z_loss": Output(
+        lambda counts, rate: FactoredOutput(len(counts), "z_loss", rate, top_k=10),
+        (40, 160),
+        128,
+    ),
+    "spherical": Output(
+        lambda counts, rate: FactoredOutput(
+            len(counts), SphericalSoftmax(epsilon=0.1), rate, top_k=10
+        ),
+        (10, 40),
+        128,
+    ),
+    "taylor": Output(
+        lambda counts, rate: FactoredOutput(
+            len(counts), "taylor_softmax", rate, top_k=10
+        ),
+        (10, 40),
+        128,
+    ),
 }
 
 
@@ -100,20 +151,22 @@ def examples(numbers: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.nda
     return numbers[where[:, None] + np.arange(CONTEXT)], numbers[where + CONTEXT]
 
 
-def model_of(name: str, counts: np.ndarray, rate: float) -> Classifier:
+def model_of(name: str, counts: np.ndarray, rate: float, seed: int) -> Classifier:
     """A model with an output layer by its name, compiled."""
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     backbone = keras.Sequential(
         [
             keras.Input((CONTEXT,), dtype="int32"),
-            keras.layers.Embedding(len(counts), EMBEDDING),
+            RowwiseEmbedding(len(counts), EMBEDDING),
             keras.layers.Flatten(),
             keras.layers.Dense(HIDDEN, "relu"),
         ]
     )
-    model = Classifier(backbone, OUTPUTS[name](counts))
-    # On TensorFlow, Adagrad updates those rows of the embedding that a batch has met.
+    layer = OUTPUTS[name].layer(counts, rate)
+    model = Classifier(backbone, layer)
+    # On TensorFlow, Adagrad updates those rows of a sampled softmax that a batch meets.
     # Keras starts its sums of squares at 0.1, far above those of rare words.
+    rate = 0.03 if isinstance(layer, FactoredOutput) else rate
     model.compile(
         keras.optimizers.Adagrad(rate, initial_accumulator_value=1e-8, epsilon=1e-10)
     )
@@ -121,74 +174,94 @@ def model_of(name: str, counts: np.ndarray, rate: float) -> Classifier:
 
 
 def judged(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, float]:
-    """Perplexity and accuracies on `count` examples, by exact probabilities."""
+    """Accuracies on `count` examples, and perplexity where there are probabilities."""
     where = np.linspace(0, len(numbers) - CONTEXT - 1, count, dtype=int)
     x, y = examples(numbers, np.unique(where))
-    nll = model.evaluate(x, y, BATCH, verbose=0, return_dict=True)["nll"]
-    hit = model.predict(x, BATCH, verbose=0)["classes"] == y[:, None]
+    found = model.predict(x, 512, verbose=0)
+    hit = found["classes"] == y[:, None]
     top = {f"top_{k}": float(np.mean(hit[:, :k].any(axis=-1))) for k in (1, 5, 10)}
+    if "log_probabilities" not in found:
+        return top
+    nll = model.evaluate(x, y, 512, verbose=0, return_dict=True)["nll"]
     return {"perplexity": float(np.exp(nll)), **top}
 
 
-def trained(model: Classifier, parts: dict, seconds: float) -> list[dict]:
-    """Trains for some time, and judges on validation text whenever it has doubled.
+def trained(
+    model: Classifier, parts: dict, minutes: float, batch: int, seed: int
+) -> list[dict]:
+    """Trains for some time, and judges on validation text on the way.
 
-    It judges after 100, 200, 400, ... batches and at the end. The time of judging does
-    not count, nor that of the first batch, which compiles.
+    The time of judging does not count, nor that of the first batch, which compiles.
     """
-    draws = np.random.default_rng(0)
+    draws = np.random.default_rng(seed)
     train = parts["train"]
     spent, batches, curve = 0.0, 0, []
-
-    def judge():
-        found = judged(model, parts["validation"], 5_000)
-        curve.append({"seconds": spent, "examples": batches * BATCH, **found})
-        print(json.dumps(curve[-1]), flush=True)
-
-    while spent < seconds:
+    marks = [60 * m for m in JUDGED if m < minutes] + [60 * minutes]
+    while len(curve) < len(marks):
         order = draws.permutation(len(train) - CONTEXT)
-        for first in range(0, len(order) - BATCH + 1, BATCH):
-            x, y = examples(train, order[first : first + BATCH])
+        for first in range(0, len(order) - batch + 1, batch):
+            x, y = examples(train, order[first : first + batch])
             started = time.perf_counter()
             model.train_on_batch(x, y)
             spent += (time.perf_counter() - started) * (batches > 0)
             batches += 1
-            if batches in JUDGED:
-                judge()
-            if spent >= seconds:
-                break
-    judge()
+            if spent >= marks[len(curve)]:
+                found = judged(model, parts["validation"], 5_000)
+                curve.append({"seconds": spent, "examples": batches * batch, **found})
+                print(json.dumps(curve[-1]), flush=True)
+                if len(curve) == len(marks):
+                    break
     return curve
 
 
-def run(name: str, parts: dict, counts: np.ndarray, given: argparse.Namespace) -> None:
-    """Chooses a rate, trains with it, and writes what came out."""
+def chosen_rate(name: str, parts: dict, counts: np.ndarray, given: argparse.Namespace):
+    """The rate with the best top-10 on validation text after a trial, and all of them.
+
+    Where another seed has had its trials, they are not made again.
+    """
+    for path in sorted(given.out.glob(f"{name}-*.json")):
+        kept = json.loads(path.read_text())
+        return kept["rate"], kept["validation_top_10_by_rate"]
     trials = {}
-    for rate in given.rates:
+    for rate in OUTPUTS[name].rates:
         print(f"{name}, rate {rate}: trial", flush=True)
-        model = model_of(name, counts, rate)
-        curve = trained(model, parts, 60 * given.trial_minutes)
-        trials[str(rate)] = curve[-1]["perplexity"]
-    rate = float(min(trials, key=lambda key: trials[key]))
-    print(f"{name}, rate {rate}", flush=True)
-    model = model_of(name, counts, rate)
-    curve = trained(model, parts, 60 * given.minutes)
+        model = model_of(name, counts, rate, 0)
+        batch = OUTPUTS[name].batch
+        curve = trained(model, parts, given.trial_minutes, batch, 0)
+        trials[str(rate)] = curve[-1]["top_10"]
+    return float(max(trials, key=lambda key: trials[key])), trials
+
+
+def run(
+    name: str, seed: int, parts: dict, counts: np.ndarray, given: argparse.Namespace
+) -> None:
+    """Chooses a rate, trains with it, and writes what came out."""
+    path = given.out / f"{name}-{seed}.json"
+    if path.exists():
+        print(f"{path} is there already: skipped", flush=True)
+        return
+    rate, trials = chosen_rate(name, parts, counts, given)
+    print(f"{name}, rate {rate}, seed {seed}", flush=True)
+    model = model_of(name, counts, rate, seed)
+    curve = trained(model, parts, given.minutes, OUTPUTS[name].batch, seed)
     result = {
         "output": name,
+        "seed": seed,
         "made_by": " ".join(["python", *sys.argv]),
         "backend": keras.backend.backend(),
         "processor": processor(),
         "words": len(counts),
         "train": len(parts["train"]),
-        "validation_perplexity_by_rate": trials,
+        "batch": OUTPUTS[name].batch,
+        "validation_top_10_by_rate": trials,
         "rate": rate,
         "curve": curve,
         "test": judged(model, parts["test"], 20_000),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    begun = given.out / f"{name}.json.partial"
+    begun = path.with_suffix(".json.partial")
     begun.write_text(json.dumps(result, indent=1) + "\n")
-    begun.rename(given.out / f"{name}.json")
+    begun.rename(path)
 
 
 def processor() -> str:
@@ -198,23 +271,32 @@ def processor() -> str:
 
 
 def plot(out: Path) -> None:
-    """Draws perplexity and top-10 error by minutes of what has been run."""
+    """Draws perplexity and top-10 error by minutes: means over seeds, and all seeds."""
     figure = matplotlib.figure.Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name in OUTPUTS:
-        if not (out / f"{name}.json").exists():
+    for colour, name in enumerate(OUTPUTS):
+        kept = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-*.json"))]
+        if not kept:
             continue
-        curve = json.loads((out / f"{name}.json").read_text())["curve"]
-        minutes = [point["seconds"] / 60 for point in curve]
-        left.plot(minutes, [p["perplexity"] for p in curve], "o-", label=name)
-        right.plot(minutes, [100 - 100 * p["top_10"] for p in curve], "o-", label=name)
+        style = {"color": f"C{colour}"}
+        marks = [p["seconds"] / 60 for p in kept[0]["curve"]]
+        for axes, value in (
+            (left, lambda p: p.get("perplexity", np.nan)),
+            (right, lambda p: 100 - 100 * p["top_10"]),
+        ):
+            curves = np.array([[value(p) for p in one["curve"]] for one in kept])
+            axes.fill_between(
+                marks, curves.min(axis=0), curves.max(axis=0), alpha=0.2, **style
+            )
+            if np.isfinite(curves).all() or axes is right:
+                axes.plot(marks, curves.mean(axis=0), "o-", ms=3, label=name, **style)
     left.set(xlabel="minutes", ylabel="perplexity on validation text", yscale="log")
     right.set(xlabel="minutes", ylabel="error of the ten likeliest words, %")
     left.yaxis.set_major_formatter("{x:.0f}")
     left.yaxis.set_minor_formatter("{x:.0f}")
     for axes in (left, right):
         axes.grid(alpha=0.3, which="both")
-    left.legend()
+    right.legend()
     figure.savefig(out / "next_word.png", dpi=120)
 
 
@@ -222,9 +304,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Trains next-word models.")
     parser.add_argument("--text", type=Path, help="a text file, plain or gzip")
     parser.add_argument("--outputs", nargs="+", choices=OUTPUTS, default=list(OUTPUTS))
-    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--trial_minutes", type=float, default=1)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03])
     parser.add_argument("--out", type=Path, default=Path("results/next-word"))
     parser.add_argument("--plot", action="store_true", help="draw what has been run")
     given = parser.parse_args(argv)
@@ -233,8 +315,9 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"there is no file {given.text}; give --text another")
         parts, counts = numbered(words(given.text))
         print(f"{len(counts):,} words, {len(parts['train']):,} to train on", flush=True)
-        for name in given.outputs:
-            run(name, parts, counts, given)
+        for seed in given.seeds:
+            for name in given.outputs:
+                run(name, seed, parts, counts, given)
     elif not given.plot:
         parser.error("give a --text to train on, or --plot")
     if given.plot:

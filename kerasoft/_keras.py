@@ -14,6 +14,7 @@ from keras.src.backend.common.tensor_attributes import get_tensor_attr, set_tens
 from keras.src.losses.loss import scale_loss_for_distribution
 
 __all__ = [
+    "check_one_replica",
     "entry_layer",
     "get_keras_mask",
     "get_tensor_attr",
@@ -23,6 +24,26 @@ __all__ = [
     "set_keras_mask",
     "set_tensor_attr",
 ]
+
+
+def check_one_replica(layer: keras.layers.Layer) -> None:
+    """Refuses a layer that trains itself, where several replicas train a model.
+
+    Raises:
+        ValueError: If the layer is built under such a strategy of TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1:
+        raise ValueError(
+            f"A {type(layer).__name__} trains itself, and sees only the batch of its "
+            "own replica. Build it under a strategy of one replica. Received: "
+            f"num_replicas_in_sync={replicas}"
+        )
+
 
 _CALLED = "_kerasoft_called"
 

@@ -334,6 +334,74 @@ def _entropy_terms(p: Any, alpha: float) -> Any:
     return (p - powers) / (alpha * (alpha - 1))
 
 
+@register
+class ZLoss(HeadLoss):
+    """Z-loss of the scores that a `ZScore` head puts out.
+
+    Formula:
+
+    ```python
+    loss = sum(target * softplus(a * (b - scores)) / a)
+    ```
+
+    It pulls the label's score up to about `b`, and the more softly the smaller `a` is.
+
+    Args:
+        a: Positive float.
+        b: Float.
+        label_smoothing: Float in [0, 1), the share of each target that is spread
+            evenly over the classes.
+        ignore_class: Integer label that costs nothing, or `None`.
+        axis: Integer, the axis of the classes.
+        **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
+
+    Call arguments:
+        y_true: Integer labels, or distributions over the classes, see `HeadLoss`.
+        y_pred: Scores.
+
+    Raises:
+        ValueError: If `a` is not positive, or as `HeadLoss` does.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), section 3.
+
+    Example:
+
+    >>> loss = ZLoss(a=1.0, b=1.0)
+    >>> float(loss(np.array([1]), np.array([[-1.0, 1.0]])) / np.log(2))
+    1.0
+    """
+
+    def __init__(
+        self,
+        a: float = 0.1,
+        b: float = 10.0,
+        label_smoothing: float = 0.0,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        name: str = "z_loss",
+        **kwargs: Any,
+    ):
+        super().__init__(label_smoothing, ignore_class, axis, name=name, **kwargs)
+        if not a > 0:
+            raise ValueError(f"`a` must be positive. Received: a={a!r}")
+        self.a, self.b = float(a), float(b)
+
+    def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
+        by_target = self._of_scores(self.at_labels(labels, y_pred))
+        return self.smooth(by_target, lambda: self._of_scores(y_pred))
+
+    def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        losses = self._of_scores(y_pred)
+        return self.smooth(ops.sum(y_true * losses, axis=self.axis), lambda: losses)
+
+    def _of_scores(self, scores: Tensor) -> Tensor:
+        return family.z_loss_of_score(scores, self.a, self.b)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "a": self.a, "b": self.b}
+
+
 def attach_logits(outputs: Tensor, logits: Tensor) -> None:
     """Lets the output of a sparse head be asked for the logits that it came from."""
     _keras.set_tensor_attr(outputs, _LOGITS, logits)
@@ -447,15 +515,24 @@ def checked_labels(
     ignored = None if ignore_class is None else ops.equal(labels, ignore_class)
     if ignored is not None:
         valid = ops.logical_or(valid, ignored)
-    valid = _raise_unless(valid, labels, num_classes)
+    says = f"Labels must lie in 0..{num_classes - 1}. Received: labels="
+    valid = raise_unless(valid, says, labels)
     return ops.clip(ops.cast(labels, "int32"), 0, num_classes - 1), valid, ignored
 
 
-def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Raises where a label is not valid, if the backend can look at values here."""
+def raise_unless(valid: Tensor, says: str, found: Tensor) -> Tensor:
+    """Raises unless all is valid, if the backend can look at values here.
+
+    Args:
+        valid: Boolean tensor.
+        says: The error's message, which ends in the name of what was found.
+        found: Tensor, of which the error shows the first ten values.
+
+    Returns:
+        `valid`, which on TensorFlow is not known before it is checked.
+    """
     if _keras.in_symbolic_scope():
         return valid
-    says = f"Labels must lie in 0..{num_classes - 1}. Received: labels="
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
@@ -463,7 +540,7 @@ def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
             # In eager mode it raises here; in a graph, when the graph runs. XLA
             # leaves assertions out.
             check = tf.debugging.Assert(
-                tf.reduce_all(valid), [says, labels], summarize=10
+                tf.reduce_all(valid), [says, found], summarize=10
             )
             with tf.control_dependencies([check] if check is not None else []):
                 return tf.identity(valid)
@@ -479,5 +556,5 @@ def _raise_unless(valid: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         case _:
             visible = True
     if visible and not ops.convert_to_numpy(valid).all():
-        raise ValueError(f"{says}{ops.convert_to_numpy(labels).ravel()[:10]}")
+        raise ValueError(f"{says}{ops.convert_to_numpy(found).ravel()[:10]}")
     return valid

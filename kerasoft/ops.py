@@ -254,6 +254,153 @@ def spherical_softmax(logits: Tensor, epsilon: float = 1e-3, axis: int = -1) -> 
     return _normalise(x * x + epsilon / scale / scale, masked, axis)
 
 
+def z_score(logits: Tensor, axis: int = -1) -> Tensor:
+    """Logits less their mean, divided by their standard deviation over the classes.
+
+    They are scores, not probabilities. Logits that are all equal have scores of 0.
+
+    Args:
+        logits: Float tensor.
+        axis: Integer, the axis of the classes.
+
+    Returns:
+        Float32 tensor of the shape of `logits`.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), section 3.
+
+    Example:
+
+    >>> print(z_score([1.0, 5.0]))
+    [-1. 1.]
+    """
+    x, masked = _split_mask(logits)
+    share = ops.where(masked, 0.0, 1.0)
+    share = share / ops.maximum(ops.sum(share, axis=axis, keepdims=True), 1.0)
+    scale = _scale(x, axis)
+    x = x / scale
+    # Less one of them first: what all have in common is not to be rounded.
+    x = x - ops.where(masked, 0.0, ops.stop_gradient(ops.max(x, axis, keepdims=True)))
+    x = x - ops.sum(share * x, axis=axis, keepdims=True)
+    variance = ops.sum(share * x * x, axis=axis, keepdims=True)
+    x = x / ops.sqrt(ops.maximum(variance, TINY))
+    return ops.where(masked, LOWEST, x)
+
+
+def z_loss(
+    squares: Tensor,
+    total: Tensor,
+    logit: Tensor,
+    num_classes: int,
+    a: float = 0.1,
+    b: float = 10.0,
+) -> Tensor:
+    """Z-loss, from sums over the classes: `softplus(a (b - z)) / a`.
+
+    `z` is the `z_score` of the label's logit. Like `spherical_loss` and `taylor_loss`,
+    it knows the other logits by two sums alone.
+
+    Args:
+        squares: Float tensor, the sum of the squared logits of all classes.
+        total: Float tensor, the sum of the logits of all classes.
+        logit: Float tensor, the logit of the label.
+        num_classes: Positive integer, how many classes there are.
+        a: Positive float, how sharply the loss bends.
+        b: Float, the score up to which a label is pulled.
+
+    Returns:
+        Float32 tensor of losses.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), section 3.
+
+    Example: logits 1 and 5 have scores -1 and 1.
+
+    >>> print(np.round(z_loss(26.0, 6.0, 5.0, num_classes=2, a=1.0, b=1.0) / np.log(2)))
+    1.0
+    """
+    return z_loss_of_score(z_of_sums(squares, total, logit, num_classes), a, b)
+
+
+def z_loss_of_score(score: Tensor, a: float = 0.1, b: float = 10.0) -> Tensor:
+    """Z-loss of a label's score: `softplus(a (b - score)) / a`.
+
+    Args:
+        score: Float tensor, as `z_score` gives.
+        a: Positive float.
+        b: Float.
+    """
+    return ops.softplus(a * (b - _float32(score))) / a
+
+
+def z_of_sums(
+    squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+) -> Tensor:
+    """A logit's `z_score`, from sums over the classes, as `z_loss` takes them."""
+    mean = _float32(total) / num_classes
+    variance = _float32(squares) / num_classes - mean * mean
+    return (_float32(logit) - mean) / ops.sqrt(ops.maximum(variance, TINY))
+
+
+def spherical_loss(
+    squares: Tensor,
+    total: Tensor,
+    logit: Tensor,
+    num_classes: int,
+    epsilon: float = 1e-3,
+) -> Tensor:
+    """Minus the logarithm of spherical softmax, from sums over the classes.
+
+    Args:
+        squares: Float tensor, the sum of the squared logits of all classes.
+        total: Float tensor, the sum of the logits of all classes, which is not used.
+        logit: Float tensor, the logit of the label.
+        num_classes: Positive integer, how many classes there are.
+        epsilon: Positive float, as in `spherical_softmax`.
+
+    Returns:
+        Float32 tensor of losses.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042).
+
+    Example: logits 1 and -2.
+
+    >>> print(np.round(np.exp(-spherical_loss(5.0, -1.0, -2.0, num_classes=2)) * 5))
+    4.0
+    """
+    logit = _float32(logit)
+    weights = _float32(squares) + num_classes * epsilon
+    return ops.log(weights) - ops.log(logit * logit + epsilon)
+
+
+def taylor_loss(
+    squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+) -> Tensor:
+    """Minus the logarithm of Taylor softmax, from sums over the classes.
+
+    Args:
+        squares: Float tensor, the sum of the squared logits of all classes.
+        total: Float tensor, the sum of the logits of all classes.
+        logit: Float tensor, the logit of the label.
+        num_classes: Positive integer, how many classes there are.
+
+    Returns:
+        Float32 tensor of losses.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042).
+
+    Example: logits 0 and 2.
+
+    >>> print(np.round(np.exp(-taylor_loss(4.0, 2.0, 2.0, num_classes=2)) * 6))
+    5.0
+    """
+    logit = _float32(logit)
+    weights = num_classes + _float32(total) + _float32(squares) / 2
+    return ops.log(weights) - ops.log(1 + logit + logit * logit / 2)
+
+
 def sin_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Softmax of the sine of the logits: `softmax(sin(x))`.
 

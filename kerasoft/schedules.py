@@ -1,11 +1,16 @@
 """Schedules that Keras lacks, for a temperature or a learning rate."""
 
-from typing import Any
+import math
+import numbers
+from typing import Any, TypeAlias
 
 import keras
 from keras import ops
 
 from kerasoft.ops import Tensor
+
+LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
+LearningRate: TypeAlias = "float | keras.optimizers.schedules.LearningRateSchedule"
 
 
 @keras.saving.register_keras_serializable(package="kerasoft")
@@ -83,3 +88,39 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
             "update_every": self.update_every,
             "minimum": self.minimum,
         }
+
+
+# The learning rate of a layer that trains itself
+
+
+def checked_rate(rate: Any) -> LearningRate:
+    """A learning rate that can be used, from what was given or read from a config.
+
+    Raises:
+        ValueError: If it is neither a positive number nor a schedule.
+    """
+    if isinstance(rate, dict):
+        rate = keras.optimizers.schedules.deserialize(rate)
+    if isinstance(rate, LearningRateSchedule):
+        return rate
+    number = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+    if not number or not 0 < float(rate) < math.inf:
+        raise ValueError(
+            "`learning_rate` must be a positive number or a `keras.optimizers."
+            f"schedules.LearningRateSchedule`. Received: learning_rate={rate!r}"
+        )
+    return float(rate)
+
+
+def rate_at(rate: LearningRate, step: Tensor) -> Tensor | float:
+    """The learning rate at a step."""
+    if isinstance(rate, LearningRateSchedule):
+        return ops.cast(rate(step), "float32")  # pyright: ignore[reportCallIssue]
+    return rate
+
+
+def rate_config(rate: LearningRate) -> Any:
+    """What `checked_rate` makes the learning rate of again."""
+    if isinstance(rate, LearningRateSchedule):
+        return keras.optimizers.schedules.serialize(rate)
+    return rate

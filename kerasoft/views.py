@@ -9,7 +9,8 @@ def probabilities(model: keras.Model) -> keras.Model:
     """A view of a model that ends in a head, which puts out probabilities.
 
     What reads probabilities (AUC, precision, recall, thresholds, an exported model) can
-    be given the view, where the model itself puts out log-probabilities. It shares the
+    be given the view, where the model itself puts out log-probabilities or scores (of
+    which it takes the softmax). It shares the
     model's layers and weights, so it needs no training of its own, and sees that of the
     model.
 
@@ -31,8 +32,11 @@ def probabilities(model: keras.Model) -> keras.Model:
     [[0.5 0.5]]
     """
     name = f"{model.name}_probabilities"
-    if heads.find(model).outputs == "log_probabilities":
+    head = heads.find(model)
+    if head.outputs == "log_probabilities":
         layer = keras.layers.Activation("exponential", dtype="float32")
+    elif head.outputs == "scores":
+        layer = heads.Softmax(axis=head.axis)
     else:
         layer = keras.layers.Identity(dtype="float32")
     if getattr(model, "inputs", None):

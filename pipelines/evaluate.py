@@ -130,6 +130,8 @@ def compare(
                 "run": run.name,
                 "title": heading + f", {samples} samples" * bool(samples),
                 "samples": samples,
+                # Of scores, probabilities are made that nothing calibrated.
+                "scores": run.record.get("outputs") == "scores",
             }
             table["rows"].append(row)
             if not samples:
@@ -285,6 +287,7 @@ def over_seeds(members: Sequence[Run], rows: Sequence[dict]) -> list[dict]:
         {
             "title": titled[config] + f", {samples} samples" * bool(samples),
             "samples": samples,
+            "scores": group[0]["scores"],
             "runs": [row["run"] for row in group],
             **{
                 part: {

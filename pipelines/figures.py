@@ -291,8 +291,9 @@ def reliability(row: dict) -> go.Figure:
 
 
 def calibration_words(row: dict) -> tuple[str, str]:
+    raw = "softmax of its scores" if row.get("scores") else "as it is"
     return (
-        f"as it is, ECE {row['metrics']['ece']:.4f}",
+        f"{raw}, ECE {row['metrics']['ece']:.4f}",
         f"at temperature {row['temperature']:.3f}, ECE {row['calibrated']['ece']:.4f}",
     )
 

@@ -54,6 +54,7 @@ COLUMNS = (
     Column("Brier, scaled", "calibrated", "brier", decimals),
     Column("ECE, scaled", "calibrated", "ece", decimals),
 )
+CALIBRATION = ("nll", "brier", "ece")
 INTERVALS = {"metrics": "intervals", "calibrated": "calibrated_intervals"}
 
 
@@ -75,11 +76,19 @@ def likelihood(p: float) -> Cell:
     return Cell(f"{p:.3g}" if p else "below 1e-300", p)
 
 
+def told(row: dict, column: Column) -> bool:
+    """Whether a column says something of a row, or of a group of seeds."""
+    uncalibrated = row.get("scores") and column.part == "metrics"
+    return not (uncalibrated and column.name in CALIBRATION)
+
+
 def _results(table: dict) -> Section:
     rows = sorted(table["rows"], key=lambda row: -row["metrics"]["accuracy"])
     columns = [c for c in COLUMNS if c.name in rows[0][c.part]]
 
     def cell(row, column):
+        if not told(row, column):
+            return number(None, "")
         value = row[column.part][column.name]
         if column.name not in row[INTERVALS[column.part]]:
             return Cell(column.words(value), value)
@@ -96,7 +105,12 @@ def _results(table: dict) -> Section:
         for row in rows
     ]
     head = ["run", *(column.heading for column in columns), "scaling temperature"]
-    return Section("Results", "", head, body)
+    note = (
+        "Heads that put out scores have no probabilities until they are scaled."
+        if any(row.get("scores") for row in rows)
+        else ""
+    )
+    return Section("Results", note, head, body)
 
 
 def _reported(table: dict) -> Section:
@@ -153,6 +167,8 @@ def _reported(table: dict) -> Section:
 
 def _seeds(table: dict) -> Section:
     def cell(group, column):
+        if not told(group, column):
+            return number(None, "")
         spread = group[column.part][column.name]
         mean, std = column.words(spread["mean"]), column.words(spread["std"])
         return Cell(f"{mean} ± {std}".replace(" % ±", " ±"), spread["mean"])

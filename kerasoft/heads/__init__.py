@@ -9,7 +9,13 @@ from typing import Any
 
 import keras
 
-from kerasoft.heads.alternatives import SinSoftmax, SphericalSoftmax, TaylorSoftmax
+from kerasoft.heads.alternatives import (
+    SinSoftmax,
+    SphericalHead,
+    SphericalSoftmax,
+    TaylorSoftmax,
+    ZScore,
+)
 from kerasoft.heads.base import Head
 from kerasoft.heads.gumbel import GumbelHead, GumbelSoftmax, LogGumbelSoftmax
 from kerasoft.heads.softmax import LogSoftmax, LogSoftmax2, Softmax, Softmax2
@@ -29,8 +35,10 @@ __all__ = [
     "Softmax2",
     "SparseHead",
     "Sparsemax",
+    "SphericalHead",
     "SphericalSoftmax",
     "TaylorSoftmax",
+    "ZScore",
     "find",
     "get",
 ]
@@ -44,6 +52,7 @@ HEADS: dict[str, type[Head]] = {
     "log_gumbel_softmax": LogGumbelSoftmax,
     "taylor_softmax": TaylorSoftmax,
     "spherical_softmax": SphericalSoftmax,
+    "z_loss": ZScore,
     "sin_softmax": SinSoftmax,
     "sparsemax": Sparsemax,
     "entmax15": Entmax15,

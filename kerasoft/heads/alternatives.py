@@ -1,14 +1,51 @@
 """The heads that put something else in the place of the exponential."""
 
+import math
 from typing import Any
 
-from kerasoft import ops
+import keras
+
+from kerasoft import losses, ops
 from kerasoft.heads.base import Head, register
 from kerasoft.ops import Tensor
 
 
+class SphericalHead(Head):
+    """Base of the heads whose loss knows the other classes by two sums alone.
+
+    These are the sum of the logits and the sum of their squares, so that
+    `kerasoft.output_layers.FactoredOutput` trains them at a cost that does not depend
+    on the number of classes.
+
+    Reference:
+        [Vincent et al., 2015](https://arxiv.org/abs/1412.7091).
+    """
+
+    def loss_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        """The matched loss of a label.
+
+        Args:
+            squares: The sum of the squared logits of all classes.
+            total: The sum of the logits of all classes.
+            logit: The logit of the label.
+            num_classes: How many classes there are.
+        """
+        raise NotImplementedError
+
+    def score_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        """The log-probability of a class, or the score of a head without any.
+
+        It rises with the same function of `logit` whatever the sums are.
+        """
+        return -self.loss_of_sums(squares, total, logit, num_classes)
+
+
 @register
-class TaylorSoftmax(Head):
+class TaylorSoftmax(SphericalHead):
     """Taylor softmax layer: the exponential's second-order Taylor series, normalised.
 
     Formula:
@@ -34,9 +71,14 @@ class TaylorSoftmax(Head):
     def activate(self, logits: Tensor) -> Tensor:
         return ops.taylor_softmax(logits, axis=self.axis)
 
+    def loss_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        return ops.taylor_loss(squares, total, logit, num_classes)
+
 
 @register
-class SphericalSoftmax(Head):
+class SphericalSoftmax(SphericalHead):
     """Spherical softmax layer: the squared logits, normalised.
 
     Formula:
@@ -78,8 +120,83 @@ class SphericalSoftmax(Head):
     def activate(self, logits: Tensor) -> Tensor:
         return ops.spherical_softmax(logits, epsilon=self.epsilon, axis=self.axis)
 
+    def loss_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        return ops.spherical_loss(squares, total, logit, num_classes, self.epsilon)
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@register
+class ZScore(SphericalHead):
+    """The logits' scores among the classes, which the Z-loss trains.
+
+    Formula:
+
+    ```python
+    z_score(x) = (x - mean(x)) / std(x)
+    matched loss = softplus(a * (b - z_score(x)[label])) / a
+    ```
+
+    Scores are no probabilities: they order the classes, and the loss only asks that the
+    label's be high. Where probabilities are asked for, they are softmax of the scores,
+    which nothing has calibrated.
+
+    Args:
+        a: Positive float, how sharply the matched loss bends.
+        b: Float, the score up to which the matched loss pulls a label.
+        axis: Integer, the axis of the classes.
+        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+
+    Raises:
+        ValueError: If `a` is not positive.
+
+    Reference:
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), section 3.
+
+    Example:
+
+    >>> print(ZScore()(np.array([1.0, 5.0])))
+    [-1. 1.]
+    """
+
+    outputs = "scores"
+
+    def __init__(self, a: float = 0.1, b: float = 10.0, axis: int = -1, **kwargs: Any):
+        super().__init__(axis=axis, **kwargs)
+        loss = losses.ZLoss(a, b)
+        self.a, self.b = loss.a, loss.b
+
+    def activate(self, logits: Tensor) -> Tensor:
+        return ops.z_score(logits, axis=self.axis)
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return ops.softmax(_masked(outputs), axis=self.axis)
+
+    def log_probabilities(self, outputs: Tensor) -> Tensor:
+        return ops.log_softmax(_masked(outputs), axis=self.axis)
+
+    def matched_loss(self, **kwargs: Any) -> keras.losses.Loss:
+        return losses.ZLoss(self.a, self.b, axis=self.axis, **kwargs)
+
+    def loss_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        return ops.z_loss(squares, total, logit, num_classes, self.a, self.b)
+
+    def score_of_sums(
+        self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
+    ) -> Tensor:
+        return ops.z_of_sums(squares, total, logit, num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "a": self.a, "b": self.b}
+
+
+def _masked(scores):
+    return keras.ops.where(keras.ops.equal(scores, ops.LOWEST), -math.inf, scores)
 
 
 @register

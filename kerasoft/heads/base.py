@@ -36,8 +36,9 @@ class Head(keras.layers.Layer):
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Attributes:
-        outputs: What the head puts out: `"probabilities"`, `"log_probabilities"`, or
-            `"sparse_probabilities"`, of which some are exactly 0.
+        outputs: What the head puts out: `"probabilities"`, `"log_probabilities"`,
+            `"sparse_probabilities"`, of which some are exactly 0, or `"scores"`, which
+            order the classes and are no probabilities.
 
     Call arguments:
         inputs: Logits.

@@ -22,16 +22,17 @@ def misreadings(model: keras.Model, outputs: str) -> list[str]:
         A sentence for each, with the way out in it.
     """
     compiled = model._compile_config.config  # what `compile` was given, as it was
+    told = {"log_probabilities": "log-probabilities", "scores": "scores"}.get(outputs)
     found = []
     for thing in _flatten(compiled.get("loss")):
         reads = _reads(keras.losses, thing)
-        if outputs == "log_probabilities" and reads == "probabilities":
+        if told and reads == "probabilities":
             found.append(
                 f"The loss {_name(thing)} reads probabilities, and the model puts out "
-                "log-probabilities: it would learn nothing. Compile it with "
+                f"{told}: it would learn nothing. Compile it with "
                 "`loss=kerasoft.losses.matched_loss(model)`."
             )
-        if outputs != "log_probabilities" and reads == "logits":
+        if not told and reads == "logits":
             found.append(
                 f"The loss {_name(thing)} reads logits, and the model puts out "
                 "probabilities: softmax would be taken twice. Compile it with "
@@ -39,13 +40,10 @@ def misreadings(model: keras.Model, outputs: str) -> list[str]:
             )
     for name in ("metrics", "weighted_metrics"):
         for thing in _flatten(compiled.get(name)):
-            if (
-                outputs == "log_probabilities"
-                and _reads(keras.metrics, thing) == "probabilities"
-            ):
+            if told and _reads(keras.metrics, thing) == "probabilities":
                 found.append(
                     f"The metric {_name(thing)} reads probabilities, and the model "
-                    "puts out log-probabilities. Compile and evaluate "
+                    f"puts out {told}. Compile and evaluate "
                     "`kerasoft.probabilities(model)` with it."
                 )
     return found

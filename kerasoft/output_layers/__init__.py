@@ -8,6 +8,7 @@ from kerasoft.output_layers.adaptive import AdaptiveOutput
 from kerasoft.output_layers.base import OutputLayer
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.classifier import Classifier
+from kerasoft.output_layers.factored import FactoredOutput
 from kerasoft.output_layers.ranks import cheapest_cutoffs
 from kerasoft.output_layers.sampled import SampledOutput
 from kerasoft.output_layers.two_level import TwoLevelOutput
@@ -16,6 +17,7 @@ __all__ = [
     "AdaptiveOutput",
     "ChunkedOutput",
     "Classifier",
+    "FactoredOutput",
     "OutputLayer",
     "SampledOutput",
     "TwoLevelOutput",

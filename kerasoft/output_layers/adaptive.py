@@ -17,13 +17,16 @@ from kerasoft.output_layers.base import (
     sample_of,
 )
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
-from kerasoft.output_layers.loops import look_up, times_transposed
+from kerasoft.output_layers.loops import (
+    times_transposed,
+)
 from kerasoft.output_layers.ranks import (
     cheapest_cutoffs,
     checked_counts,
     checked_cutoffs,
     width_of,
 )
+from kerasoft.rows import look_up
 
 
 @register

@@ -1,7 +1,7 @@
 """What every output layer has in common."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,12 @@ from kerasoft import losses
 from kerasoft.losses import register as register
 from kerasoft.ops import LOWEST, Tensor, log_of
 from kerasoft.output_layers.crossentropy import Outcome
-from kerasoft.output_layers.loops import fold, rows_of, times_transposed, uniform
+from kerasoft.output_layers.loops import (
+    fold,
+    times_transposed,
+    uniform,
+)
+from kerasoft.rows import rows_of
 
 PART = 64  # classes of a block, over which samples sum at once
 
@@ -132,8 +137,8 @@ class OutputLayer(keras.layers.Layer):
         labels: Tensor,
         weights: Tensor | None = None,
         training: bool = False,
-    ) -> tuple[Outcome, Tensor, Tensor]:
-        """The loss of features and labels, and the weight of each row.
+    ) -> tuple[Outcome, Tensor]:
+        """The mean loss of features and labels, and the weight of each row.
 
         Args:
             features: Float tensor of shape `(batch, dim)`.
@@ -143,8 +148,8 @@ class OutputLayer(keras.layers.Layer):
             training: Whether gradients will be asked for.
 
         Returns:
-            An `Outcome`; the weights, 0 where a label is ignored; and how many labels
-            are not.
+            An `Outcome`, whose total is the weighted sum over how many labels are not
+            ignored; and the weights, 0 where a label is.
         """
         features = ops.cast(features, "float32")
         labels = ops.reshape(ops.convert_to_tensor(labels), (-1,))
@@ -157,9 +162,10 @@ class OutputLayer(keras.layers.Layer):
         if ignored is not None:
             given = ops.where(ignored, 0.0, given)
             counted = ops.sum(ops.where(ignored, 0.0, 1.0))
-        found = self.outcome(features, labels, given, training)
+        shares = ops.divide_no_nan(given, counted)
+        found = self.outcome(features, labels, shares, training)
         total = found.total + ops.where(ops.all(valid), 0.0, math.nan)
-        return Outcome(total, found.nll, found.rank), given, counted
+        return found._replace(total=total), given
 
     # Prediction, by blocks of classes
 
@@ -242,16 +248,22 @@ def best_of(
 
 
 def sample_of(
-    features: Tensor, kernel: Tensor, bias: Tensor, seed: Tensor, block: int
+    features: Tensor,
+    kernel: Tensor,
+    bias: Tensor | None,
+    seed: Tensor,
+    block: int,
+    log_weight: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Tensor:
     """A sample of the softmax of a dense layer, for each row, by blocks of classes.
 
     Args:
         features: Of shape `(batch, dim)`.
         kernel: Of shape `(classes, dim)`.
-        bias: Of shape `(classes,)`.
+        bias: Of shape `(classes,)`, or `None` for none.
         seed: What `SeedGenerator.next` gives.
         block: How many classes to take at once.
+        log_weight: From logits to what is exponentiated in their place.
 
     Returns:
         Integers of shape `(batch,)`.
@@ -265,7 +277,10 @@ def sample_of(
 
     def step(i, carry):
         best, classes = carry
-        start, logits = _block_of_logits(features, kernel, bias, i, block)
+        start, logits, seen = block_of_logits(features, kernel, i, block)
+        if bias is not None:
+            logits = logits + rows_of(bias, start, block)
+        logits = ops.where(seen, -math.inf, log_weight(logits))
         largest = ops.max(logits, axis=-1, keepdims=True)
         shifted = ops.maximum(largest, LOWEST)  # of a block of masked classes
         weights = ops.reshape(ops.exp(logits - shifted), (-1, block // part, part))
@@ -299,16 +314,19 @@ def _found(weights, share):
     return place, ops.maximum(share - before, 0.0), total
 
 
-def _block_of_logits(features, kernel, bias, i, block):
-    """The first class of a block, and its logits, `block` of them.
+def block_of_logits(
+    features: Tensor, kernel: Any, i: Any, block: int
+) -> tuple[Any, Tensor, Tensor]:
+    """The logits of the i-th block of classes of a dense layer, without biases.
 
-    The last block begins earlier, so as to be as large; what it has in common with the
-    one before it is at -inf.
+    Returns:
+        The block's first class; its logits, of shape `(batch, block)`; and which of
+        them the block before had too: the last one begins earlier, so as to be as
+        large.
     """
     start = ops.minimum(i * block, kernel.shape[0] - block)
     seen = start + ops.arange(block) < i * block
-    logits = times_transposed(features, rows_of(kernel, start, block))
-    return start, logits + ops.where(seen, -math.inf, rows_of(bias, start, block))
+    return start, times_transposed(features, rows_of(kernel, start, block)), seen
 
 
 def likeliest_of(
@@ -340,7 +358,8 @@ def likeliest_of(
 
     def step(i, carry):
         values, indices, largest, total = carry
-        start, logits = _block_of_logits(features, kernel, bias, i, block)
+        start, logits, seen = block_of_logits(features, kernel, i, block)
+        logits = ops.where(seen, -math.inf, logits + rows_of(bias, start, block))
         best, where = ops.top_k(logits, k)
         values, indices = best_of(
             (values, best), (indices, ops.cast(where, "int32") + start), k

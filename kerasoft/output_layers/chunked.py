@@ -96,6 +96,7 @@ class ChunkedOutput(OutputLayer):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
+        self.head.build((None, self.num_classes))  # else Keras builds at each batch
         self.kernel, self.bias = self.add_dense("", self.num_classes, self.dim)
 
     def _bias(self, scale: Tensor | float = 1.0) -> Tensor:

@@ -5,9 +5,8 @@ import contextvars
 from typing import Any
 
 import keras
-from keras import ops
 
-from kerasoft import _keras
+from kerasoft import _keras, embeddings
 from kerasoft.ops import Tensor
 from kerasoft.output_layers.base import OutputLayer, register
 
@@ -29,9 +28,9 @@ class Classifier(keras.Model):
 
     It is compiled with an optimiser alone: the output layer has its own loss, and gives
     `accuracy`, `top_5_accuracy` and `nll` (minus the mean log-probability of the
-    labels, without smoothing) in the same pass, without the accuracies where the layer
-    does not compute them in training. Called in training, and in `evaluate`,
-    the model gives the backbone's features, otherwise the output layer's predictions.
+    labels, without smoothing) in the same pass; those that a layer does not compute are
+    left out. Called in training, and in `evaluate`, the model gives the backbone's
+    features, otherwise the output layer's predictions.
 
     Args:
         backbone: A layer or model from inputs to features of shape `(batch, dim)`.
@@ -70,7 +69,7 @@ class Classifier(keras.Model):
         self.accuracy = keras.metrics.Mean("accuracy")
         self.top_5_accuracy = keras.metrics.Mean("top_5_accuracy")
         self.nll = keras.metrics.Mean("nll")
-        self._ranked = True
+        self._unknown: tuple[str, ...] = ()  # metrics that the last step does not have
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_compiled()
@@ -101,19 +100,35 @@ class Classifier(keras.Model):
     ) -> Tensor:
         if y_pred is None or isinstance(y_pred, dict):  # predictions, not features
             y_pred = self.backbone(x, training=training)
-        found, weights, counted = self.output_layer.evaluate_rows(
+        found, weights = self.output_layer.evaluate_rows(
             y_pred, y, sample_weight, training
         )
-        self._ranked = found.rank is not None
-        if found.rank is not None:
+        self._unknown = ()
+        if found.rank is None:
+            self._unknown += ("accuracy", "top_5_accuracy")
+        else:
             self.accuracy.update_state(found.rank < 1, weights)
             self.top_5_accuracy.update_state(found.rank < 5, weights)
-        self.nll.update_state(found.nll, weights)
-        loss = ops.divide_no_nan(found.total, counted)
-        loss = _keras.scale_loss_for_distribution(loss)
+        if found.nll is None:
+            self._unknown += ("nll",)
+        else:
+            self.nll.update_state(found.nll, weights)
+        loss = _keras.scale_loss_for_distribution(found.total)
         for extra in self.losses:
             loss = loss + _keras.scale_loss_for_distribution(extra)
         return loss
+
+    def compute_loss_and_updates(self, weights: list, *args: Any, **kwargs: Any) -> Any:
+        """The loss of a step, as Keras's trainer asks for it on JAX."""
+
+        def compute(weights):
+            return super(Classifier, self).compute_loss_and_updates(  # pyright: ignore
+                weights, *args, **kwargs
+            )
+
+        if kwargs.get("training"):
+            return embeddings.with_updates(compute, self, weights)
+        return compute(weights)
 
     def test_step(self, *args: Any, **kwargs: Any) -> Any:
         with _evaluating():
@@ -121,9 +136,7 @@ class Classifier(keras.Model):
 
     def get_metrics_result(self) -> dict[str, Tensor]:
         found = dict(super().get_metrics_result())
-        if not self._ranked:
-            del found["accuracy"], found["top_5_accuracy"]
-        return found
+        return {k: v for k, v in found.items() if k not in self._unknown}
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -17,11 +17,11 @@ from keras import ops
 from kerasoft.ops import Tensor
 from kerasoft.output_layers.loops import (
     add_product,
-    add_rows,
     fold_rows,
     times_transposed,
     with_gradients,
 )
+from kerasoft.rows import add_rows
 
 BLOCKS = 4  # of classes, in which a chunk is worked off
 ROWS = 32  # of a chunk, where only some of the rows count
@@ -32,14 +32,15 @@ class Outcome(NamedTuple):
 
     Attributes:
         total: Scalar, the weighted sum of the rows' losses, with its gradients.
-        nll: Minus the log-probability of each row's label, without smoothing.
+        nll: Minus the log-probability of each row's label, without smoothing; or `None`
+            where there are no probabilities.
         rank: How many other classes are at least as likely as each row's label, where
             5 may stand for more; or `None` where this is not known.
     """
 
     total: Tensor
-    nll: Tensor
-    rank: Tensor | None
+    nll: Any
+    rank: Any
 
 
 def crossentropy(

@@ -8,9 +8,11 @@ backends do alike is said here once.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 from keras import backend, ops
 
 from kerasoft.ops import TINY, Tensor
+from kerasoft.rows import rows_of, set_rows
 
 
 def fold(
@@ -249,42 +251,67 @@ def value_and_gradient(
             raise NotImplementedError(f"The backend {name} has no gradients.")
 
 
-def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
-    """`count` rows of a tensor, from a start that a loop may work out."""
+def map_rows(function: Callable[[Tensor], Tensor], variable: Any, block: int) -> None:
+    """Replaces the rows of a variable by a function of them, `block` rows at a time."""
+    count = variable.shape[0]
+    block = min(block, count)
+
+    def mapped(i, matrix):
+        # The last block begins earlier, so as to be as large.
+        start = ops.minimum(i * block, count - block)
+        rows = rows_of(matrix, start, block)
+        done = (start + ops.arange(block) < i * block)[:, None]
+        return start, ops.where(done, rows, function(rows))
+
+    if backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        def step(i, carry):
+            start, rows = mapped(i, variable.value)
+            where = start + tf.range(block)
+            variable.value.scatter_update(tf.IndexedSlices(rows, where))
+            return carry
+
+        fold(step, -(-count // block), (0,))
+        return
+    values = variable.value.detach() if backend.backend() == "torch" else variable.value
+    (matrix,) = fold(
+        lambda i, carry: (set_rows(carry[0], *mapped(i, carry[0])),),
+        -(-count // block),
+        (values,),
+    )
+    variable.assign(matrix)
+
+
+def when(
+    condition: Tensor, function: Callable[[], None], variables: Sequence[Any]
+) -> None:
+    """Calls a function that assigns to variables, if a condition holds."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
-            # Not a slice, for which XLA compiles anew at each start it meets.
-            return tf.gather(matrix, start + tf.range(count))
+            def called():
+                function()
+                return 0
+
+            tf.cond(condition, called, lambda: 0)
         case "jax":
             import jax
 
-            return jax.lax.dynamic_slice_in_dim(matrix, start, count)
+            def assigned(values):
+                scope = keras.StatelessScope(zip(variables, values, strict=True))
+                with scope:
+                    function()
+                return [scope.get_current_value(v) for v in variables]
+
+            values = [v.value for v in variables]
+            values = jax.lax.cond(condition, assigned, lambda values: values, values)
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
         case _:
-            return matrix[start : start + count]
-
-
-def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
-    """A tensor with other rows from a start on, in its own memory where possible."""
-    match backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            where = start + tf.range(tf.shape(rows)[0])
-            return tf.tensor_scatter_nd_update(matrix, where[:, None], rows)
-        case "jax":
-            import jax
-
-            return jax.lax.dynamic_update_slice_in_dim(matrix, rows, start, 0)
-        case _:
-            matrix[start : start + rows.shape[0]] = rows
-            return matrix
-
-
-def look_up(table: Any, indices: Tensor) -> Tensor:
-    """The rows of an array or tensor at indices of any shape."""
-    return ops.take(ops.convert_to_tensor(table), indices, axis=0)
+            if condition:
+                function()
 
 
 def add_product(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -307,25 +334,3 @@ def times_transposed(a: Tensor, b: Tensor) -> Tensor:
 
         return tf.matmul(a, b, transpose_b=True)
     return a @ ops.transpose(b)
-
-
-def add_rows(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Adds rows to those of a matrix at indices, which may repeat.
-
-    It may use the memory of `matrix`, which is not to be used afterwards.
-    """
-    match backend.backend():
-        case "tensorflow":
-            import tensorflow as tf
-
-            return tf.tensor_scatter_nd_add(matrix, indices[:, None], rows)
-        case "jax":
-            return matrix.at[indices].add(rows)
-        case "torch":
-            return matrix.index_add_(0, indices, rows)
-        case _:
-            import numpy as np
-
-            summed = np.array(matrix)
-            np.add.at(summed, indices, rows)
-            return summed

@@ -9,8 +9,12 @@ from kerasoft.ops import Tensor
 from kerasoft.output_layers.base import register
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.crossentropy import Outcome
-from kerasoft.output_layers.loops import look_up, times_transposed, with_gradients
+from kerasoft.output_layers.loops import (
+    times_transposed,
+    with_gradients,
+)
 from kerasoft.output_layers.ranks import checked_counts
+from kerasoft.rows import look_up
 from kerasoft.seed_generator import SeedGenerator
 
 NUMBERS = 2**30  # which the classes share among them, and of which some are drawn

@@ -18,10 +18,10 @@ from kerasoft.output_layers.base import (
 from kerasoft.output_layers.crossentropy import Outcome, crossentropy
 from kerasoft.output_layers.loops import (
     fold,
-    look_up,
     times_transposed,
     uniform,
 )
+from kerasoft.rows import look_up
 
 ROWS = 16  # of one group, side by side in a block
 

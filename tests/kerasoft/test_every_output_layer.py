@@ -247,8 +247,8 @@ def test_half_precision_features_are_computed_in_float32(name):
     layer = filled(LAYERS[name]())
     for dtype in ("float16", "bfloat16"):
         features = keras.ops.cast(FEATURES * 100, dtype)
-        found, _, _ = layer.evaluate_rows(features, LABELS)
-        exact, _, _ = layer.evaluate_rows(keras.ops.cast(features, "float32"), LABELS)
+        found, _ = layer.evaluate_rows(features, LABELS)
+        exact, _ = layer.evaluate_rows(keras.ops.cast(features, "float32"), LABELS)
         np.testing.assert_array_equal(numpy(found.nll), numpy(exact.nll))
         assert np.all(np.isfinite(numpy(found.nll)))
 
@@ -303,7 +303,7 @@ def test_adaptive_is_that_of_pytorch():
     found = numpy(layer.log_probabilities(FEATURES, every))
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(numpy(layer(FEATURES)["classes"])[:, 0], likeliest)
-    found, _, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
+    found, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
     truth = exact[np.arange(BATCH), LABELS]
     np.testing.assert_allclose(numpy(found.nll), -truth, rtol=1e-5, atol=1e-5)
 
@@ -313,7 +313,7 @@ def test_adaptive_where_no_label_is_of_a_cluster():
     labels = np.where(LABELS < 20, 3, 40)  # none in the first and second cluster
     every = numpy(layer.log_probabilities(FEATURES, labels[:, None]))[:, 0]
     for training in (False, True):
-        found, _, _ = layer.evaluate_rows(FEATURES, labels, training=training)
+        found, _ = layer.evaluate_rows(FEATURES, labels, training=training)
         np.testing.assert_allclose(numpy(found.nll), -every, rtol=1e-5, atol=1e-5)
 
 
@@ -406,8 +406,8 @@ def test_classes_are_drawn_as_often_as_told(counts):
 def test_where_all_are_drawn_the_loss_is_that_of_the_whole_softmax(counts):
     layer = filled(SampledOutput(CLASSES, CLASSES, counts, seed=0))
     np.testing.assert_array_equal(np.sort(numpy(layer.drawn())), np.arange(CLASSES))
-    found, _, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
-    exact, _, _ = layer.evaluate_rows(FEATURES, LABELS, training=False)
+    found, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
+    exact, _ = layer.evaluate_rows(FEATURES, LABELS, training=False)
     np.testing.assert_allclose(numpy(found.nll), numpy(exact.nll), rtol=1e-4, atol=1e-5)
 
 
@@ -415,7 +415,7 @@ def test_the_more_are_drawn_the_nearer_the_loss():
     off = []
     for count in (5, 20, 45):
         layer = filled(SampledOutput(CLASSES, count, COUNTS, seed=0))
-        exact, _, _ = layer.evaluate_rows(FEATURES, LABELS, training=False)
+        exact, _ = layer.evaluate_rows(FEATURES, LABELS, training=False)
         totals = [
             float(numpy(layer.evaluate_rows(FEATURES, LABELS, training=True)[0].total))
             for _ in range(20)
@@ -436,7 +436,7 @@ def test_the_gradient_is_of_the_rows_drawn_alone():
 
     layer = filled(SampledOutput(CLASSES, 4, seed=0))
     with tf.GradientTape() as tape:
-        found, _, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
+        found, _ = layer.evaluate_rows(FEATURES, LABELS, training=True)
     slope = tape.gradient(found.total, layer.kernel.value)
     assert isinstance(slope, tf.IndexedSlices)
     assert slope.values.shape == (4 + BATCH, DIM)

@@ -11,7 +11,9 @@ from scipy import special, stats
 from kerasoft import heads, losses
 from kerasoft.output_layers import ChunkedOutput, Classifier
 from kerasoft.output_layers.crossentropy import crossentropy
-from kerasoft.output_layers.loops import gumbel_noise
+from kerasoft.output_layers.loops import (
+    gumbel_noise,
+)
 
 BACKEND = keras.backend.backend()
 BATCH, DIM, CLASSES = 37, 8, 51
@@ -255,7 +257,7 @@ def test_a_masked_class_stays_masked_at_a_negative_temperature():
     np.testing.assert_array_equal(numpy(layer(FEATURES)["classes"]), best)
     assert np.all(allowed[numpy(layer.sample(FEATURES, seed=0))])
     labels = LABELS // 4 * 4
-    found, _, _ = layer.evaluate_rows(FEATURES, labels)
+    found, _ = layer.evaluate_rows(FEATURES, labels)
     log_p = special.log_softmax(logits.astype("float64"), axis=-1)
     exact = -log_p[np.arange(BATCH), labels]
     np.testing.assert_allclose(numpy(found.nll), exact, rtol=1e-4, atol=1e-5)
@@ -303,12 +305,12 @@ def test_half_precision_features_give_finite_float32(name, dtype):
     layer = ChunkedOutput(CLASSES, name, dtype=f"mixed_{dtype}")
     weights_of(layer)
     features = keras.ops.cast(FEATURES * 100, dtype)
-    found, _, _ = layer.evaluate_rows(features, LABELS, training=False)
+    found, _ = layer.evaluate_rows(features, LABELS, training=False)
     assert found.rank is not None
     for part in (found.total, found.nll, found.rank):
         assert keras.backend.standardize_dtype(part.dtype) == "float32"
         assert np.all(np.isfinite(numpy(part)))
-    exact, _, _ = layer.evaluate_rows(keras.ops.cast(features, "float32"), LABELS)
+    exact, _ = layer.evaluate_rows(keras.ops.cast(features, "float32"), LABELS)
     assert float(numpy(found.total)) == float(numpy(exact.total))
 
 

@@ -1,0 +1,520 @@
+"""Losses over any number of classes, whose training never meets most of them."""
+
+import math
+import warnings
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasoft import _keras, heads
+from kerasoft.losses import raise_unless
+from kerasoft.ops import LOWEST, Tensor
+from kerasoft.output_layers.base import (
+    OutputLayer,
+    best_of,
+    block_of_logits,
+    register,
+    sample_of,
+)
+from kerasoft.output_layers.crossentropy import Outcome
+from kerasoft.output_layers.loops import (
+    fold,
+    map_rows,
+    value_and_gradient,
+    when,
+    with_gradients,
+)
+from kerasoft.rows import add_at, rows_at, rows_of
+from kerasoft.schedules import LearningRate, checked_rate, rate_at, rate_config
+
+ROWS = 8192  # of the weights, that are worked on at once
+TOLERANCE = 0.01  # how far `inverse` may be from the inverse of `right`
+
+
+@register
+class FactoredOutput(OutputLayer):
+    """A spherical loss over any number of classes, which trains itself.
+
+    The losses of the heads `z_loss`, `spherical_softmax` and `taylor_softmax` know the
+    logits `o = W h` of a row of features `h` by three numbers: the sum of their
+    squares, their sum, and that of the label. With `Q = transpose(W) @ W` and
+    `w = sum(W)`, these are `h @ Q @ h`, `w @ h` and `W[label] @ h`. A step of
+    stochastic gradient descent changes all of `W`, but as
+
+    ```python
+    W_new = W @ M - rate * ones * transpose(b) + G
+    ```
+
+    with a matrix `M` and a vector `b` of the features alone, and `G` of the labels'
+    rows. Kept as `W = V @ U + ones * transpose(c)`, with `Q`, `w` and the inverse of
+    `U` beside it, `W` makes the step by changing `U`, `c`, and the labels' rows of `V`.
+    The loss, its gradients and the weights after the step are exact, and a step costs
+    some `batch * dim**2`, whatever the number of classes.
+
+    The layer therefore trains itself, in the step of training: by plain stochastic
+    gradient descent on the mean loss, with a learning rate of its own. None of its
+    weights is trainable. The optimiser that the model is compiled with trains what
+    stands before the layer, with the exact gradient of the features.
+
+    Rounding makes `Q` and `U` drift, so after `refactor_every` steps, or when `U` is
+    no longer well conditioned, the layer multiplies `V` and `U` out, which costs as
+    much as `2 * num_classes * dim / batch` steps' worth of features.
+
+    Evaluation and prediction go through all classes by blocks, and are exact whatever
+    has drifted. Training computes neither the rank of a label nor, with `z_loss`, its
+    probability, so `Classifier` gives fewer metrics there. Predictions of `z_loss` are
+    `scores` in the place of `log_probabilities`.
+
+    Args:
+        num_classes: Integer, at least 2.
+        head: `"z_loss"`, `"spherical_softmax"`, `"taylor_softmax"`, or a head of these
+            with other arguments.
+        learning_rate: Positive float, or a `keras.optimizers.schedules` schedule, which
+            is evaluated at the number of training steps that the layer has taken.
+        weight_decay: Float, times the learning rate what all weights, biases too, lose
+            of themselves in each step. Exact, too.
+        refactor_every: Positive integer, in steps.
+        use_bias: Boolean, whether the classes have biases, the weights of a feature
+            that is always 1.
+        kernel_initializer: Initialiser of the weights of the classes. By default their
+            variance is `1 / dim`, so that features of size 1 have logits of size 1.
+        **kwargs: Keyword arguments of `OutputLayer`.
+
+    Raises:
+        ValueError: If an argument is not as told above; in training, on TensorFlow an
+            `InvalidArgumentError`, if a learning rate is so large that a step would
+            leave `U` without an inverse (where no value can be seen, the loss is NaN
+            and the weights stay as they were); or as `OutputLayer` does.
+
+    Reference:
+        [Vincent et al., 2015](https://arxiv.org/abs/1412.7091), for the factored form;
+        [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), for the
+        Z-loss.
+
+    Example:
+
+    >>> layer = output_layers.FactoredOutput(1000, "spherical_softmax")
+    >>> model = output_layers.Classifier(keras.layers.Dense(16), layer)
+    >>> model.compile("adam")
+    >>> history = model.fit(np.ones((8, 4)), np.arange(8), verbose=0).history
+    >>> sorted(history)
+    ['loss', 'nll']
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        head: "str | heads.Head" = "z_loss",
+        learning_rate: LearningRate = 0.1,
+        weight_decay: float = 0.0,
+        refactor_every: int = 1000,
+        use_bias: bool = True,
+        kernel_initializer: Any = None,
+        **kwargs: Any,
+    ):
+        if kernel_initializer is None:
+            kernel_initializer = keras.initializers.VarianceScaling(mode="fan_out")
+        super().__init__(num_classes, use_bias, kernel_initializer, **kwargs)
+        if num_classes < 2:
+            raise ValueError(
+                "There must be at least 2 classes, or every loss is the same. "
+                f"Received: num_classes={num_classes}"
+            )
+        if isinstance(head, dict):
+            head = keras.saving.deserialize_keras_object(head)
+        found = heads.find(head)
+        if not isinstance(found, heads.SphericalHead) or found.axis != -1:
+            names = (k for k, v in heads.HEADS.items() if issubclass(v, _SPHERICAL))
+            raise ValueError(
+                f"`head` must be one of {', '.join(names)}, with axis=-1; "
+                f"`ChunkedOutput` takes any head. Received: head={head!r}"
+            )
+        self.head = found
+        self.learning_rate = checked_rate(learning_rate)
+        if not weight_decay >= 0:
+            raise ValueError(
+                f"`weight_decay` must be at least 0. Received: {weight_decay}"
+            )
+        if not isinstance(refactor_every, int) or refactor_every < 1:
+            raise ValueError(
+                "`refactor_every` must be a positive integer. "
+                f"Received: refactor_every={refactor_every!r}"
+            )
+        self.weight_decay = float(weight_decay)
+        self.refactor_every = refactor_every
+
+    # Weights
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        _keras.check_one_replica(self)
+        self.head.build((None, self.num_classes))  # else Keras builds at each batch
+        dim = self.dim + self.use_bias
+        if dim > self.num_classes:
+            warnings.warn(
+                f"With {dim} features over {self.num_classes} classes, a factored "
+                "layer costs more than a dense one; `ChunkedOutput` takes its head.",
+                stacklevel=2,
+            )
+
+        def factor(shape, dtype=None):
+            kernel = self.kernel_initializer((self.num_classes, self.dim), dtype)
+            return ops.pad(kernel, [[0, 0], [0, shape[1] - self.dim]])
+
+        def add(name, shape, initializer, dtype="float32"):
+            return self.add_weight(
+                shape, initializer, dtype, trainable=False, name=name
+            )
+
+        # W = factor @ right + ones * transpose(common)
+        self.factor = add("factor", (self.num_classes, dim), factor)
+        self.right = add("right", (dim, dim), "identity")
+        self.inverse = add("inverse", (dim, dim), "identity")
+        self.common = add("common", (dim,), "zeros")
+        # transpose(W) @ W, and the sum of the rows of W
+        self.squares = add("squares", (dim, dim), lambda *_, **__: self._moments()[0])
+        self.total = add("total", (dim,), lambda *_, **__: self._moments()[1])
+        self.step = add("step", (), "zeros", "int32")
+        self.refactored = add("refactored", (), "zeros", "int32")  # at which step
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """`transpose(W) @ W` and the sum of the rows, where `W` is `factor` alone."""
+        factor = self.factor.value
+        block = min(ROWS, self.num_classes)
+        first = ops.zeros((factor.shape[1],), "float32")
+
+        def step(i, carry):
+            squares, total = carry
+            start = ops.minimum(i * block, self.num_classes - block)
+            new = start + ops.arange(block) >= i * block
+            rows = rows_of(factor, start, block) * ops.cast(new, "float32")[:, None]
+            squares = squares + ops.transpose(rows) @ rows
+            return squares, total + ops.sum(rows, axis=0)
+
+        return fold(
+            step, -(-self.num_classes // block), (first[:, None] + first, first)
+        )
+
+    def refactor(self) -> None:
+        """Multiplies the factors out, and works `Q` and its like out again."""
+        right, common = ops.copy(self.right), ops.copy(self.common)
+        map_rows(lambda rows: rows @ right + common, self.factor, ROWS)
+        for variable in (self.right, self.inverse):
+            variable.assign(ops.eye(variable.shape[0]))
+        self.common.assign(ops.zeros_like(common))
+        squares, total = self._moments()
+        self.squares.assign(squares)
+        self.total.assign(total)
+        self.refactored.assign(self.step + 0)  # not the same memory, on JAX
+
+    def dense_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights of a dense layer that gives the same logits.
+
+        Returns:
+            Arrays of shape `(dim, num_classes)` and `(num_classes,)`, as
+            `keras.layers.Dense` has them.
+        """
+        factor, right, common = map(
+            ops.convert_to_numpy, (self.factor, self.right, self.common)
+        )
+        kernel = factor @ right + common
+        if self.use_bias:
+            return kernel[:, :-1].T, kernel[:, -1]
+        return kernel.T, np.zeros(self.num_classes, "float32")
+
+    # Training
+
+    def outcome(
+        self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
+    ) -> Outcome:
+        if not training:
+            return self._over_all_classes(features, labels, weights)
+        rows = rows_at(self.factor, labels)
+        # What backpropagation needs must not change under it, as PyTorch's would.
+        right, squares, total = map(ops.copy, (self.right, self.squares, self.total))
+        own = rows @ right + ops.copy(self.common)
+
+        def compute(h, weights, gradients):
+            h = self._with_one(h)
+            product = h @ squares
+            sums = ops.stack(
+                [
+                    ops.sum(h * product, axis=-1),
+                    ops.squeeze(h @ total[:, None], -1),
+                    ops.sum(h * own, axis=-1),
+                ]
+            )
+
+            def of(sums):
+                loss = self.head.loss_of_sums(*ops.unstack(sums, 3), self.num_classes)
+                return ops.sum(loss * weights), loss
+
+            found, loss, slopes = value_and_gradient(of, sums)
+            loss = ops.stop_gradient(loss)
+            by_sums = ops.stop_gradient(slopes)[..., None]
+            by_h = 2 * by_sums[0] * product + by_sums[1] * total + by_sums[2] * own
+            made = (by_h[:, : self.dim], loss) if gradients else ()
+            return found, (loss, slopes), made
+
+        found, (loss, slopes) = with_gradients(compute, (features, weights), training)
+        h = self._with_one(ops.stop_gradient(features))
+        valid = self._update(h, ops.cast(labels, "int32"), own, slopes)
+        nll = loss if self._has_probabilities else None
+        return Outcome(found + ops.where(valid, 0.0, math.nan), nll, None)
+
+    def _update(self, h, labels, own, slopes):
+        """A step down the gradient, and whether it could be taken.
+
+        Args:
+            h: Features.
+            labels: Their labels.
+            own: The weights of the labels, of the shape of `h`.
+            slopes: The derivatives of the loss by the sum of squares, the sum, and the
+                label's logit of each row.
+        """
+        rate = rate_at(self.learning_rate, self.step)
+        kept = 1 - rate * self.weight_decay
+        by_squares, by_total, by_logit = ops.unstack(slopes[..., None], 3)
+        # W_new = kept * W @ M - rate * ones * transpose(b) + G, M = 1 - transpose(s) h
+        scaled = (2 * rate / kept) * by_squares * h
+        b = ops.sum(by_total * h, axis=0)
+        g = -rate * by_logit * h
+
+        def times_m(x):
+            return kept * (x - (x @ ops.transpose(h)) @ scaled)
+
+        right = times_m(ops.convert_to_tensor(self.right))
+        inverse = _inverse_of(h, scaled, ops.convert_to_tensor(self.inverse)) / kept
+        added = g @ inverse
+        common = times_m(ops.convert_to_tensor(self.common)[None])[0] - rate * b
+        # Q_new = transpose(W_new) @ W_new, without a word of the other rows of W.
+        classes = float(self.num_classes)
+        total = times_m(ops.convert_to_tensor(self.total)[None])[0]
+        sum_of_g = ops.sum(g, axis=0)
+        squares = times_m(ops.transpose(times_m(ops.convert_to_tensor(self.squares))))
+        same = ops.cast(ops.equal(labels[:, None], labels), "float32")
+        own = ops.transpose(times_m(own)) @ g
+        common_part = (rate * (total + sum_of_g - rate * classes / 2 * b))[:, None] * b
+        squares = squares + ops.transpose(g) @ (same @ g)
+        for half in (own, -common_part):
+            squares = squares + half + ops.transpose(half)
+        squares = (squares + ops.transpose(squares)) / 2
+        total = total - rate * classes * b + sum_of_g
+
+        # A vector that goes through both must come back.
+        probe = ops.cos(ops.arange(h.shape[1], dtype="float32"))[None]
+        off = ops.max(ops.abs((probe @ right) @ inverse - probe))
+        valid = off < TOLERANCE
+        says = (
+            "The step cannot be taken: the learning rate of the output layer is too "
+            "large for these features. Lower it, or normalise them. Received: "
+            "learning_rate="
+        )
+        valid = raise_unless(valid, says, ops.convert_to_tensor(rate))
+        add_at(self.factor, labels, ops.where(valid, added, 0.0))
+        for variable, value in (
+            (self.right, right),
+            (self.inverse, inverse),
+            (self.common, common),
+            (self.squares, squares),
+            (self.total, total),
+        ):
+            variable.assign(ops.where(valid, value, ops.convert_to_tensor(variable)))
+        self.step.assign_add(1)
+        due = self.step - self.refactored >= self.refactor_every
+        when(
+            ops.logical_and(valid, ops.logical_or(due, off > TOLERANCE / 10)),
+            self.refactor,
+            self.non_trainable_weights,
+        )
+        return valid
+
+    def _with_one(self, features):
+        """Features with one more, which is 1, if there are biases."""
+        if not self.use_bias:
+            return features
+        return ops.concatenate([features, ops.ones_like(features[:, :1])], axis=-1)
+
+    # Evaluation and prediction, by blocks of classes
+
+    @property
+    def _has_probabilities(self) -> bool:
+        return self.head.outputs != "scores"
+
+    def _factors(self, features):
+        """What the rows of `factor` are multiplied by for logits, and what is added."""
+        h = self._with_one(ops.cast(features, "float32"))
+        common = h @ ops.convert_to_tensor(self.common)[:, None]
+        return h @ ops.convert_to_tensor(self.right), common
+
+    def _order(self, logits):
+        """What rises with the score of a class."""
+        n = self.num_classes
+        return self.head.score_of_sums(float(n), 0.0, logits, n)
+
+    def _over_all_classes(self, features, labels, weights) -> Outcome:
+        labels = ops.cast(labels, "int32")
+        logits = self._logits(features, labels[:, None])
+        (ahead,), sums = self._fold_classes(
+            features,
+            lambda start, block, seen, carry: (
+                carry[0]
+                + _ahead(self._order(block), self._order(logits), seen, start, labels),
+            ),
+            (ops.zeros_like(logits),),
+        )
+        loss = self.head.loss_of_sums(*sums, logits, self.num_classes)[:, 0]
+        nll = loss if self._has_probabilities else None
+        return Outcome(ops.sum(loss * weights), nll, ahead[:, 0])
+
+    def _fold_classes(self, features, step, carry):
+        """Goes through all classes by blocks, which also sums logits and squares.
+
+        Args:
+            features: Of shape `(batch, dim)`.
+            step: From a block's first class, its logits, which of them were there
+                before, and what is carried, to what is carried on.
+            carry: What the first step is given.
+
+        Returns:
+            What the last step carries on, and the sums of squares and of logits, of
+            shape `(batch, 1)`.
+        """
+        h, common = self._factors(features)
+        block = self.block_size(ops.shape(features)[0])
+        zeros = ops.zeros_like(common)
+
+        def of_block(i, carry):
+            carry, (squares, total) = carry
+            start, logits, seen = block_of_logits(h, self.factor.value, i, block)
+            logits = logits + common
+            new = ops.where(seen, 0.0, logits)
+            squares = squares + ops.sum(new * new, axis=-1, keepdims=True)
+            total = total + ops.sum(new, axis=-1, keepdims=True)
+            return step(start, logits, seen, carry), (squares, total)
+
+        blocks = -(-self.num_classes // block)
+        return fold(of_block, blocks, (carry, (zeros, zeros)))
+
+    def _logits(self, features, classes):
+        """The logits of some classes of each row, of the shape of `classes`."""
+        h, common = self._factors(features)
+        rows = rows_at(self.factor, classes)
+        return ops.squeeze(rows @ h[..., None], -1) + common
+
+    def call(self, inputs: Tensor) -> dict[str, Tensor]:
+        found = super().call(inputs)
+        values = found.pop("log_probabilities")
+        return {**found, self._told: values}
+
+    @property
+    def _told(self) -> str:
+        return "log_probabilities" if self._has_probabilities else "scores"
+
+    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
+        found = super().compute_output_spec(inputs, **kwargs)
+        values = found.pop("log_probabilities")
+        return {**found, self._told: values}
+
+    def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        first = ops.cast(features, "float32")[:, :1] * 0.0
+
+        def step(start, logits, seen, carry):
+            order = ops.where(seen, LOWEST, self._order(logits))
+            best, where = ops.top_k(order, min(k, logits.shape[-1]))
+            places = ops.cast(where, "int32") + start
+            return best_of((carry[0], best), (carry[1], places), k)
+
+        carry = (
+            ops.repeat(first + LOWEST, k, axis=1),
+            ops.cast(ops.repeat(first, k, axis=1), "int32"),
+        )
+        (_, classes), sums = self._fold_classes(features, step, carry)
+        logits = self._logits(features, classes)
+        return self.head.score_of_sums(*sums, logits, self.num_classes), classes
+
+    def scores(self, features: Tensor, classes: Tensor) -> Tensor:
+        """The log-probabilities of given classes, or with `z_loss` their scores.
+
+        Args:
+            features: Float tensor of shape `(batch, dim)`.
+            classes: Integer tensor of shape `(batch, count)`.
+        """
+        _, sums = self._fold_classes(features, lambda *_: (), ())
+        logits = self._logits(features, ops.convert_to_tensor(classes))
+        return self.head.score_of_sums(*sums, logits, self.num_classes)
+
+    def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
+        self._check_probabilities()
+        return self.scores(features, classes)
+
+    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+        self._check_probabilities()
+        h, common = self._factors(features)
+        block = self.block_size(ops.shape(features)[0])
+        return sample_of(
+            h,
+            self.factor.value,
+            None,
+            seed.next(),
+            block,
+            lambda logits: self._order(logits + common),
+        )
+
+    def _check_probabilities(self):
+        if not self._has_probabilities:
+            raise ValueError(
+                "This head puts out scores, which are no probabilities; `scores` gives "
+                f"them. Received: head={self.head!r}"
+            )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "learning_rate": rate_config(self.learning_rate),
+            "weight_decay": self.weight_decay,
+            "refactor_every": self.refactor_every,
+        }
+
+
+_SPHERICAL = heads.SphericalHead
+
+
+def _inverse_of(h, scaled, inverse):
+    """The inverse of `right @ M` from that of `right`, by Woodbury's formula.
+
+    `M = 1 - transpose(h) @ scaled`. Of the two systems of equations, that of the rows
+    and that of the features, it solves the smaller one.
+    """
+    batch, dim = ops.shape(h)
+    turned = ops.transpose(h)
+
+    def near_one(size):
+        # A little more than 1, so that a singular system has a solution, which is huge
+        # and is noticed, in place of an error of the backend's own.
+        return ops.eye(size) * (1 + 2**-23)
+
+    def by_rows():
+        system = near_one(batch) - scaled @ turned
+        return inverse + turned @ ops.solve(system, scaled @ inverse)
+
+    def by_features():
+        system = near_one(dim) - turned @ scaled
+        return inverse + ops.solve(system, turned @ (scaled @ inverse))
+
+    if isinstance(batch, int):
+        return by_rows() if batch <= dim else by_features()
+    return ops.cond(batch <= dim, by_rows, by_features)
+
+
+def _ahead(order, own, seen, start, labels):
+    """How many classes of a block, other than the label, are no less likely than it."""
+    classes = start + ops.arange(order.shape[-1])
+    others = ops.logical_and(
+        ops.logical_not(seen), ops.not_equal(classes, labels[:, None])
+    )
+    ahead = ops.logical_and(others, order >= own)
+    return ops.sum(ops.cast(ahead, "float32"), axis=-1, keepdims=True)
