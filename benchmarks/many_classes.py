@@ -16,6 +16,7 @@ import os
 import statistics
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from pipelines.figures import COLOURS
 
 DIM = 256
 DRAWN = 8192  # classes, for a sampled loss
+SECONDS = 0.5  # steps are repeated until a measurement takes as long
 OURS = "kerasoft, chunked"
 KERAS = "Keras, Dense and softmax"
 BY_ITSELF = "PyTorch, linear_cross_entropy"
@@ -72,25 +74,28 @@ def counts_of(labels: str, classes: int) -> np.ndarray:
     return np.sort(counts)[::-1]
 
 
-def data(batch: int, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def data(
+    batch: int, counts: np.ndarray, dim: int = DIM
+) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels."""
     draws = np.random.default_rng(0)
-    features = draws.normal(size=(batch, DIM)).astype("float32")
+    features = draws.normal(size=(batch, dim)).astype("float32")
     labels = draws.choice(len(counts), batch, p=counts / counts.sum())
     return features, labels.astype("int32")
 
 
 def keras_dense(
-    batch: int, classes: int, labels: str, optimizer: str
+    batch: int, classes: int, labels: str, optimizer: str, dim: int = DIM
 ) -> Callable[[int], None]:
     """Makes steps of Keras's dense layer, softmax and cross-entropy."""
     import keras
 
     model = keras.Sequential(
-        [keras.Input((DIM,)), keras.layers.Dense(classes, activation="softmax")]
+        [keras.Input((dim,)), keras.layers.Dense(classes, activation="softmax")]
     )
     loss = "sparse_categorical_crossentropy"
-    return _keras_steps(model, batch, counts_of(labels, classes), optimizer, loss)
+    drawn = data(batch, counts_of(labels, classes), dim)
+    return _keras_steps(model, drawn, optimizer, loss)
 
 
 def _ours(name: str, **kwargs):
@@ -105,7 +110,7 @@ def _ours(name: str, **kwargs):
         given = {k: v(counts) for k, v in kwargs.items()}
         layer = getattr(output_layers, name)(len(counts), **given)
         model = output_layers.Classifier(keras.layers.Identity(), layer)
-        return _keras_steps(model, batch, counts, optimizer, None)
+        return _keras_steps(model, data(batch, counts), optimizer, None)
 
     return maker
 
@@ -126,15 +131,55 @@ def _keras_optimizer(name: str):
     return keras.optimizers.get({"class_name": name, "config": {"learning_rate": 0.01}})
 
 
-def _keras_steps(model, batch, counts, optimizer, loss) -> Callable[[int], None]:
+def _keras_steps(model, drawn, optimizer, loss) -> Callable[[int], None]:
     model.compile(optimizer=_keras_optimizer(optimizer), loss=loss)
-    features, labels = data(batch, counts)
+    features, labels = drawn
     model(features[:1])  # makes the weights
     model.optimizer.build(model.trainable_variables)
 
     def steps(count: int):
         for _ in range(count):
             model.train_on_batch(features, labels)
+
+    return steps
+
+
+def _factored(batch, classes, labels, dim, head):
+    import keras
+
+    from kerasoft import output_layers
+
+    # A backbone without weights, and so nothing for the optimiser, as in the others.
+    warnings.filterwarnings("ignore", "The model does not have any trainable weights")
+    layer = output_layers.FactoredOutput(
+        classes, head, learning_rate=0.01, refactor_every=2**30
+    )
+    model = output_layers.Classifier(keras.layers.Identity(), layer)
+    return layer, model, data(batch, counts_of(labels, classes), dim)
+
+
+def factored(
+    batch: int, classes: int, labels: str, optimizer: str, dim: int, head: str
+) -> Callable[[int], None]:
+    """Makes steps of a layer that trains itself, without multiplying its factors out.
+
+    The optimiser has nothing to train.
+    """
+    _, model, drawn = _factored(batch, classes, labels, dim, head)
+    return _keras_steps(model, drawn, optimizer, None)
+
+
+def refactor(batch: int, classes: int, labels: str, dim: int) -> Callable[[int], None]:
+    """Makes a layer that trains itself multiply its factors out."""
+    import tensorflow as tf
+
+    layer, _, (features, _) = _factored(batch, classes, labels, dim, "z_loss")
+    layer.build(features.shape)
+    refactor = tf.function(layer.refactor)
+
+    def steps(count: int):
+        for _ in range(count):
+            refactor()
 
     return steps
 
@@ -346,8 +391,8 @@ def compare(sides: Sides, rounds: int, **shape) -> list[dict]:
     for name, (maker, options) in sides.items():
         with side(f"{MODULE}:{maker}", **shape, **options) as seconds:
             seconds(1)
-            seconds(1)
-            taken[name] = [seconds(1) for _ in range(rounds)]
+            count = max(1, round(SECONDS / seconds(1)))
+            taken[name] = [seconds(count) / count for _ in range(rounds)]
     rows = []
     for name, (maker, options) in sides.items():
         kept = written(f"{MODULE}:memory", maker=maker, **shape, **options)

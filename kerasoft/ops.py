@@ -257,7 +257,9 @@ def spherical_softmax(logits: Tensor, epsilon: float = 1e-3, axis: int = -1) -> 
 def z_score(logits: Tensor, axis: int = -1) -> Tensor:
     """Logits less their mean, divided by their standard deviation over the classes.
 
-    They are scores, not probabilities. Logits that are all equal have scores of 0.
+    They are scores, not probabilities. Logits that are all equal (within 1e-37) have
+    scores of 0. The gradient is as large as one over the standard deviation, which half
+    precision may not hold.
 
     Args:
         logits: Float tensor.
@@ -275,16 +277,18 @@ def z_score(logits: Tensor, axis: int = -1) -> Tensor:
     [-1. 1.]
     """
     x, masked = _split_mask(logits)
+    # Less the largest, so that what all have in common is not rounded. Halves, because
+    # the difference of two float32 can be too large for one; scores do not change.
+    largest = ops.max(ops.where(masked, -math.inf, x), axis=axis, keepdims=True)
+    largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+    x = ops.where(masked, 0.0, x / 2 - ops.stop_gradient(largest) / 2)
+    scale = ops.stop_gradient(ops.max(ops.abs(x), axis=axis, keepdims=True))
+    x = x / ops.where(scale < 5e-38, 1.0, ops.minimum(scale, 1e37))
     share = ops.where(masked, 0.0, 1.0)
     share = share / ops.maximum(ops.sum(share, axis=axis, keepdims=True), 1.0)
-    scale = _scale(x, axis)
-    x = x / scale
-    # Less one of them first: what all have in common is not to be rounded.
-    x = x - ops.where(masked, 0.0, ops.stop_gradient(ops.max(x, axis, keepdims=True)))
     x = x - ops.sum(share * x, axis=axis, keepdims=True)
     variance = ops.sum(share * x * x, axis=axis, keepdims=True)
-    x = x / ops.sqrt(ops.maximum(variance, TINY))
-    return ops.where(masked, LOWEST, x)
+    return ops.where(masked, LOWEST, x / _std(variance))
 
 
 def z_loss(
@@ -339,7 +343,7 @@ def z_of_sums(
     """A logit's `z_score`, from sums over the classes, as `z_loss` takes them."""
     mean = _float32(total) / num_classes
     variance = _float32(squares) / num_classes - mean * mean
-    return (_float32(logit) - mean) / ops.sqrt(ops.maximum(variance, TINY))
+    return (_float32(logit) - mean) / _std(variance)
 
 
 def spherical_loss(
@@ -567,6 +571,11 @@ def _scale(x, axis):
     """
     largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
     return ops.stop_gradient(ops.clip(largest, 1.0, 1e37))
+
+
+def _std(variance):
+    """The standard deviation, and 1 in place of 0."""
+    return ops.sqrt(ops.where(variance > TINY, variance, 1.0))
 
 
 def _normalise(weights, masked, axis):

@@ -21,8 +21,13 @@ def expected(name, logits, temperature=1.0):
 
 
 def log_expected(name, logits):
-    """The log-probabilities of the head of a name, whatever it puts out."""
+    """The log-probabilities of the head of a name, whatever it puts out.
+
+    Of the head that has none: minus the Z-loss of each class.
+    """
     outputs = expected(name, logits)
+    if name == "z_loss":
+        return -np.logaddexp(0, 0.1 * (10 - outputs)) / 0.1
     if name.startswith("log_"):
         return outputs
     with np.errstate(divide="ignore"):
@@ -45,6 +50,12 @@ def entmax(x, alpha):
     return np.maximum(x - high, 0) ** power
 
 
+def z_score(x):
+    deviation = x - x.mean(axis=-1, keepdims=True)
+    equal = np.ptp(x, axis=-1, keepdims=True) < 1e-37
+    return deviation / np.where(equal, 1, x.std(axis=-1, keepdims=True))
+
+
 OUTPUTS = {
     "softmax": lambda x: special.softmax(x, axis=-1),
     "log_softmax": lambda x: special.log_softmax(x, axis=-1),
@@ -54,6 +65,7 @@ OUTPUTS = {
     "log_gumbel_softmax": lambda x: special.log_softmax(x, axis=-1),
     "taylor_softmax": lambda x: normalised(1 + x + x**2 / 2),
     "spherical_softmax": lambda x: normalised(x**2 + 1e-3),
+    "z_loss": z_score,
     "sin_softmax": lambda x: special.softmax(np.sin(x), axis=-1),
     "sparsemax": lambda x: entmax(x, 2.0),
     "entmax15": lambda x: entmax(x, 1.5),

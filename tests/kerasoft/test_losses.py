@@ -212,7 +212,7 @@ def test_the_floor_of_the_mistake_is_reached_by_the_perfect_answer():
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in heads.HEADS if not name.startswith("log_")]
+    "name", [name for name in heads.HEADS if name[:4] not in ("log_", "z_lo")]
 )
 @given(
     x=arrays("float32", (1, 100), elements=st.floats(-1e4, 1e4, width=32)),
