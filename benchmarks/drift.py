@@ -1,0 +1,193 @@
+"""How far a factored output layer drifts: `python -m benchmarks.drift`.
+
+`kerasoft.output_layers.FactoredOutput` keeps `Q = transpose(W) @ W` and its like beside
+the factors of its weights `W`, in float32, and now and then multiplies the factors out
+and works them out again. Trains it for 100,000 steps on features of skewed classes, and
+on the way compares what it keeps, and a step's loss and gradient, with those of `W` in
+float64; at several periods of multiplying out, with one of its losses, and with all of
+its losses at the usual period. Writes results/benchmarks/drift.*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.figure
+import numpy as np
+
+from benchmarks import measure
+from pipelines.config import command, parse
+from pipelines.figures import COLOURS
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+import keras  # isort: skip
+
+from kerasoft.output_layers import FactoredOutput
+
+CLASSES, DIM, BATCH = 2000, 64, 32
+USUAL = 1000
+RATES = {"z_loss": 10.0, "spherical_softmax": 0.3, "taylor_softmax": 1.0}
+NEVER = 2**30
+CHECKS = (
+    50  # of what is kept, spread over the steps, each before it is worked out again
+)
+MEASURED = {
+    "squares": "Q",
+    "inverse": "U U⁻¹",
+    "loss": "loss",
+    "gradient": "gradient of the features",
+}
+
+
+def batches(draws: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Batches of noisy prototypes of classes, which occur by Zipf's law."""
+    prototypes = np.random.default_rng(0).normal(size=(CLASSES, DIM))
+    p = 1 / (np.arange(CLASSES) + 2.7)
+    labels = draws.choice(CLASSES, (count, BATCH), p=p / p.sum())
+    noise = draws.normal(size=(count, BATCH, DIM))
+    return np.tanh(prototypes[labels] + noise).astype("float32"), labels.astype("int32")
+
+
+def exact(name: str, layer: FactoredOutput, x: np.ndarray, y: np.ndarray) -> dict:
+    """What the layer's weights give in float64."""
+    factor, right, common = (
+        np.asarray(w, "float64") for w in (layer.factor, layer.right, layer.common)
+    )
+    kernel = factor @ right + common
+    with tf.GradientTape() as tape:
+        features = tf.constant(x, tf.float64)
+        tape.watch(features)
+        h = tf.concat([features, tf.ones_like(features[:, :1])], axis=-1)
+        logits = h @ kernel.T
+        own = tf.gather(logits, y, batch_dims=1)
+        loss = tf.reduce_mean(_loss(name, layer.head, logits, own))
+    return {
+        "squares": kernel.T @ kernel,
+        "inverse": np.eye(DIM + 1),
+        "loss": loss.numpy(),
+        "gradient": tape.gradient(loss, features).numpy(),
+    }
+
+
+def _loss(name, head, logits, own):
+    """The losses of rows in float64, by their formulas."""
+    match name:
+        case "z_loss":
+            mean, variance = tf.nn.moments(logits, axes=[-1])
+            z = (own - mean) / tf.sqrt(variance)
+            return tf.nn.softplus(head.a * (head.b - z)) / head.a
+        case "spherical_softmax":
+            weights, of_label = (x * x + head.epsilon for x in (logits, own))
+        case _:
+            weights, of_label = (1 + x + x * x / 2 for x in (logits, own))
+    return tf.math.log(tf.reduce_sum(weights, axis=-1) / of_label)
+
+
+def drifted(name: str, every: int, steps: int) -> dict:
+    """Trains a layer, and gives the relative errors of what it keeps, by step."""
+    keras.utils.set_random_seed(0)
+    layer = FactoredOutput(CLASSES, name, RATES[name], refactor_every=every)
+    layer.build((None, DIM))
+    draws = np.random.default_rng(1)
+
+    @tf.function
+    def train(x, y):
+        for i in tf.range(tf.shape(x)[0]):
+            layer.evaluate_rows(x[i], y[i], training=True)
+
+    @tf.function
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            found, _ = layer.evaluate_rows(x, y, training=True)
+        return found.total, tape.gradient(found.total, x)
+
+    errors: dict[str, list] = {key: [] for key in ("step", *MEASURED)}
+    part = steps // CHECKS
+    for i in range(CHECKS):
+        # The last step of a part is the one before the factors are multiplied out,
+        # where the parts are whole periods; it is checked before it is made.
+        x, y = batches(draws, part)
+        train(x[:-1], y[:-1])
+        want = exact(name, layer, x[-1], y[-1])
+        have = {
+            "squares": layer.squares.numpy(),
+            "inverse": layer.right.numpy() @ layer.inverse.numpy(),
+        }
+        have["loss"], have["gradient"] = step(tf.constant(x[-1]), tf.constant(y[-1]))
+        errors["step"].append((i + 1) * part)
+        for key in MEASURED:
+            off = np.linalg.norm(np.asarray(have[key]) - want[key])
+            errors[key].append(float(off / np.linalg.norm(want[key])))
+    condition = float(np.linalg.cond(layer.right.numpy()))
+    return {"head": name, "every": every, "condition": condition, "errors": errors}
+
+
+def words(every: int) -> str:
+    return "never" if every == NEVER else f"{every:,}"
+
+
+def markdown(result: dict) -> str:
+    lines = [
+        "# How far a factored output layer drifts",
+        "",
+        f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
+        f"{result['steps']:,} steps of {BATCH} rows, {DIM} features, {CLASSES:,} "
+        "classes; the largest relative error, by the norm, of what is kept and of a "
+        f"step, of {CHECKS} checks beside float64. Where they are multiplied out "
+        "never, the factors still are when `U` and its inverse part.",
+        "",
+        "![Relative error of Q by step](drift.png)",
+        "",
+        "| loss | multiplied out every | "
+        + " | ".join(MEASURED.values())
+        + " | condition of U at the end |",
+        "|---|---:|" + "---:|" * (len(MEASURED) + 1),
+    ]
+    for run in result["runs"]:
+        largest = [f"{max(run['errors'][key]):.1e}" for key in MEASURED]
+        lines.append(
+            f"| {run['head']} | {words(run['every'])} | {' | '.join(largest)} "
+            f"| {run['condition']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plot(runs: Sequence[dict]) -> matplotlib.figure.Figure:
+    made = matplotlib.figure.Figure((7, 4.5), layout="constrained")
+    axes = made.subplots()
+    for colour, run in zip(COLOURS, runs, strict=False):
+        told = f"{run['head']}, {words(run['every'])}"
+        errors = run["errors"]
+        axes.plot(errors["step"], errors["squares"], label=told, color=colour)
+    axes.set(yscale="log", xlabel="steps", ylabel="relative error of Q")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", title="multiplied out every")
+    return made
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = measure.parser(
+        "drift", "Measures how far a factored output layer drifts.", rounds=None
+    )
+    parser.add_argument("--steps", type=int, default=100_000)
+    parser.add_argument(
+        "--every", type=list[int], default=[100, USUAL, 10_000, NEVER], help="Periods."
+    )
+    given = parse(parser, argv)
+    begun = measure.begun(parser, given)
+    plans = [("z_loss", every) for every in given.every]
+    plans += [(name, USUAL) for name in RATES if name != "z_loss"]
+    runs = []
+    for name, every in plans:
+        runs.append(drifted(name, every, given.steps))
+        print(f"{name}, every {words(every)}: done", flush=True)
+    result = begun | {"runs": runs}
+    measure.publish(given.out, "drift", result, markdown(result), plot(runs))
+    return 0
+
+
+if __name__ == "__main__":
+    main()
