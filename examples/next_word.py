@@ -38,7 +38,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +62,7 @@ from kerasoft.output_layers import (
 
 CONTEXT, EMBEDDING, HIDDEN = 6, 64, 128
 JUDGED = (0.25, 0.5, *range(1, 1000))  # after how many minutes
+SPEED = "steps.json"
 BLOCK = 1_000  # words in a row that belong to one part of the text
 
 
@@ -166,10 +167,11 @@ def model_of(name: str, counts: np.ndarray, rate: float, seed: int) -> Classifie
     model = Classifier(backbone, layer)
     # On TensorFlow, Adagrad updates those rows of a sampled softmax that a batch meets.
     # Keras starts its sums of squares at 0.1, far above those of rare words.
-    rate = 0.03 if isinstance(layer, FactoredOutput) else rate
-    model.compile(
-        keras.optimizers.Adagrad(rate, initial_accumulator_value=1e-8, epsilon=1e-10)
+    optimizer = keras.optimizers.Adagrad(
+        rate, initial_accumulator_value=1e-8, epsilon=1e-10
     )
+    trains_itself = isinstance(layer, FactoredOutput)
+    model.compile(keras.optimizers.Adam() if trains_itself else optimizer)
     return model
 
 
@@ -186,35 +188,59 @@ def judged(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, floa
     return {"perplexity": float(np.exp(nll)), **top}
 
 
-def trained(
-    model: Classifier, parts: dict, minutes: float, batch: int, seed: int
-) -> list[dict]:
-    """Trains for some time, and judges on validation text on the way.
-
-    The time of judging does not count, nor that of the first batch, which compiles.
-    """
+def batches(train: np.ndarray, batch: int, seed: int) -> Iterator[tuple]:
+    """Contexts and their next words, in batches without end, shuffled."""
     draws = np.random.default_rng(seed)
-    train = parts["train"]
-    spent, batches, curve = 0.0, 0, []
-    marks = [60 * m for m in JUDGED if m < minutes] + [60 * minutes]
-    while len(curve) < len(marks):
+    while True:
         order = draws.permutation(len(train) - CONTEXT)
         for first in range(0, len(order) - batch + 1, batch):
-            x, y = examples(train, order[first : first + batch])
-            started = time.perf_counter()
-            model.train_on_batch(x, y)
-            spent += (time.perf_counter() - started) * (batches > 0)
-            batches += 1
-            if spent >= marks[len(curve)]:
-                found = judged(model, parts["validation"], 5_000)
-                curve.append({"seconds": spent, "examples": batches * batch, **found})
-                print(json.dumps(curve[-1]), flush=True)
-                if len(curve) == len(marks):
-                    break
+            yield examples(train, order[first : first + batch])
+
+
+def seconds_per_step(
+    name: str, parts: dict, counts: np.ndarray, seconds: float
+) -> float:
+    """How long a step of training takes, the mean over some time."""
+    output = OUTPUTS[name]
+    model = model_of(name, counts, output.rates[0], 0)
+    drawn = batches(parts["train"], output.batch, 0)
+    for _ in range(3):  # the first compiles
+        model.train_on_batch(*next(drawn))
+    started, steps = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        model.train_on_batch(*next(drawn))
+        steps += 1
+    return (time.perf_counter() - started) / steps
+
+
+def trained(
+    model: Classifier, parts: dict, minutes: float, step: float, batch: int, seed: int
+) -> list[dict]:
+    """Trains for as many steps as take some time, and judges on validation text.
+
+    Args:
+        model: What to train.
+        parts: The text.
+        minutes: How long.
+        step: Seconds that a step takes.
+        batch: Examples in a batch.
+        seed: Of the order.
+    """
+    drawn = batches(parts["train"], batch, seed)
+    curve, steps = [], 0
+    for mark in (*(m for m in JUDGED if m < minutes), minutes):
+        while steps < 60 * mark / step:
+            model.train_on_batch(*next(drawn))
+            steps += 1
+        found = judged(model, parts["validation"], 5_000)
+        curve.append({"minutes": mark, "examples": steps * batch, **found})
+        print(json.dumps(curve[-1]), flush=True)
     return curve
 
 
-def chosen_rate(name: str, parts: dict, counts: np.ndarray, given: argparse.Namespace):
+def chosen_rate(
+    name: str, parts: dict, counts: np.ndarray, step: float, given: argparse.Namespace
+) -> tuple[float, dict[str, float]]:
     """The rate with the best top-10 on validation text after a trial, and all of them.
 
     Where another seed has had its trials, they are not made again.
@@ -222,12 +248,11 @@ def chosen_rate(name: str, parts: dict, counts: np.ndarray, given: argparse.Name
     for path in sorted(given.out.glob(f"{name}-*.json")):
         kept = json.loads(path.read_text())
         return kept["rate"], kept["validation_top_10_by_rate"]
-    trials = {}
+    trials, batch = {}, OUTPUTS[name].batch
     for rate in OUTPUTS[name].rates:
         print(f"{name}, rate {rate}: trial", flush=True)
         model = model_of(name, counts, rate, 0)
-        batch = OUTPUTS[name].batch
-        curve = trained(model, parts, given.trial_minutes, batch, 0)
+        curve = trained(model, parts, given.trial_minutes, step, batch, 0)
         trials[str(rate)] = curve[-1]["top_10"]
     return float(max(trials, key=lambda key: trials[key])), trials
 
@@ -240,10 +265,12 @@ def run(
     if path.exists():
         print(f"{path} is there already: skipped", flush=True)
         return
-    rate, trials = chosen_rate(name, parts, counts, given)
+    speed = json.loads((given.out / SPEED).read_text())["seconds_per_step"][name]
+    rate, trials = chosen_rate(name, parts, counts, speed, given)
     print(f"{name}, rate {rate}, seed {seed}", flush=True)
     model = model_of(name, counts, rate, seed)
-    curve = trained(model, parts, given.minutes, OUTPUTS[name].batch, seed)
+    batch = OUTPUTS[name].batch
+    curve = trained(model, parts, given.minutes, speed, batch, seed)
     result = {
         "output": name,
         "seed": seed,
@@ -252,13 +279,36 @@ def run(
         "processor": processor(),
         "words": len(counts),
         "train": len(parts["train"]),
-        "batch": OUTPUTS[name].batch,
+        "batch": batch,
         "validation_top_10_by_rate": trials,
         "rate": rate,
         "curve": curve,
         "test": judged(model, parts["test"], 20_000),
     }
-    given.out.mkdir(parents=True, exist_ok=True)
+    _write(path, result)
+
+
+def time_steps(parts: dict, counts: np.ndarray, given: argparse.Namespace) -> None:
+    """Writes how long a step of each output takes, where that is not there yet.
+
+    The time that a run takes is the number of its steps times this. So it does not
+    matter what else the machine does meanwhile, and another machine can train another
+    seed; it does matter here.
+    """
+    path = given.out / SPEED
+    kept = {"processor": processor(), "seconds_per_step": {}}
+    if path.exists():
+        kept = json.loads(path.read_text())
+    for name in given.outputs:
+        if name not in kept["seconds_per_step"]:
+            found = seconds_per_step(name, parts, counts, given.timed_seconds)
+            print(f"{name}: {1000 * found:.1f} ms a step", flush=True)
+            kept["seconds_per_step"][name] = found
+            _write(path, kept)
+
+
+def _write(path: Path, result: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     begun = path.with_suffix(".json.partial")
     begun.write_text(json.dumps(result, indent=1) + "\n")
     begun.rename(path)
@@ -279,7 +329,7 @@ def plot(out: Path) -> None:
         if not kept:
             continue
         style = {"color": f"C{colour}"}
-        marks = [p["seconds"] / 60 for p in kept[0]["curve"]]
+        marks = [p["minutes"] for p in kept[0]["curve"]]
         for axes, value in (
             (left, lambda p: p.get("perplexity", np.nan)),
             (right, lambda p: 100 - 100 * p["top_10"]),
@@ -307,6 +357,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--trial_minutes", type=float, default=1)
+    parser.add_argument(
+        "--timed_seconds", type=float, default=30, help="for which steps are timed"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/next-word"))
     parser.add_argument("--plot", action="store_true", help="draw what has been run")
     given = parser.parse_args(argv)
@@ -315,6 +368,7 @@ def main(argv: list[str] | None = None) -> None:
             parser.error(f"there is no file {given.text}; give --text another")
         parts, counts = numbered(words(given.text))
         print(f"{len(counts):,} words, {len(parts['train']):,} to train on", flush=True)
+        time_steps(parts, counts, given)
         for seed in given.seeds:
             for name in given.outputs:
                 run(name, seed, parts, counts, given)

@@ -65,6 +65,8 @@ class Config:
             start and end, or `learned`, from 1 on. 1 if not given.
         noise: For a Gumbel head, when Gumbel noise is added.
         hard: For `gumbel_softmax`: straight-through, one-hot forward.
+        epsilon: For `spherical_softmax`: what is added to each square. 1e-3 if not
+            given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
             for logits, the mistake of softmax before a cross-entropy on logits.
         dataset: `cifar100`, `shapes100` (built in), `folder:PATH` (PATH/train/CLASS/*
@@ -98,6 +100,7 @@ class Config:
     temperature: float | Annealing | Literal["learned"] | None = None
     noise: Literal["training", "always", "never"] = "training"
     hard: bool = False
+    epsilon: float | None = None
     loss: Literal["matched", "as_logits"] = "matched"
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
@@ -154,6 +157,13 @@ class Config:
             "hard",
             "belongs to gumbel_softmax: the logarithm of a one-hot is not finite",
         )
+        if self.epsilon is not None:
+            self._require(
+                self.head == "spherical_softmax",
+                "epsilon",
+                f"belongs to spherical_softmax; the head {self.head} has none",
+            )
+            self._require(0 < self.epsilon < math.inf, "epsilon", "must be above 0")
         self._require(
             self.dataset in ("auto", "cifar100", "shapes100")
             or self.dataset.removeprefix("folder:") not in ("", self.dataset),

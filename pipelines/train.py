@@ -224,6 +224,8 @@ def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
         }
     if config.hard:
         options["hard"] = True
+    if config.epsilon is not None:
+        options["epsilon"] = config.epsilon
     return heads.get(config.head, **options)
 
 

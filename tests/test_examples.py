@@ -13,7 +13,7 @@ from examples import next_word
 def text(tmp_path):
     """A text in which each word but the first of a line follows from the one before."""
     draws = np.random.default_rng(0)
-    letters = "abcdefghij"
+    letters = "abcdefghijkl"
     words = [a + b for a in letters for b in letters]
     found = []
     for _ in range(5_000):
@@ -27,22 +27,38 @@ def text(tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
-        ["adaptive"],
-        pytest.param(["full", "sampled", "two_level"], marks=pytest.mark.slow),
+        ["adaptive", "z_loss"],
+        pytest.param(
+            ["full", "sampled", "two_level", "spherical", "taylor"],
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_next_word_of_a_text(names, text, tmp_path):
-    argv = ["--text", str(text), "--minutes", "0.05", "--trial_minutes", "0.005"]
-    next_word.main([*argv, "--out", str(tmp_path), "--plot", "--outputs", *names])
+    argv = ["--text", str(text), "--minutes", "0.1", "--trial_minutes", "0.02"]
+    argv += ["--timed_seconds", "0.2", "--out", str(tmp_path), "--plot"]
+    next_word.main([*argv, "--outputs", *names, "--seeds", "0", "1"])
+    speed = json.loads((tmp_path / "steps.json").read_text())["seconds_per_step"]
+    assert sorted(speed) == sorted(names)
     for name in names:
-        result = json.loads((tmp_path / f"{name}.json").read_text())
-        assert result["words"] == 101  # and the word that stands for rare ones
-        assert len(result["validation_perplexity_by_rate"]) == 2
-        examples = [point["examples"] for point in result["curve"]]
-        assert examples == sorted(examples)
-        # 19 of 20 words are certain; one is any of 100.
-        assert result["test"]["top_1"] > 0.6
-        assert 100 ** (1 / 20) < result["test"]["perplexity"] < 20
+        results = [
+            json.loads((tmp_path / f"{name}-{seed}.json").read_text())
+            for seed in (0, 1)
+        ]
+        assert results[0]["rate"] == results[1]["rate"]
+        assert results[0]["curve"] != results[1]["curve"]
+        for result in results:
+            assert result["words"] == 145  # and the word that stands for rare ones
+            assert len(result["validation_top_10_by_rate"]) == 2
+            steps = result["curve"][-1]["examples"] / result["batch"]
+            assert steps == np.ceil(6 / speed[name])
+            # 19 of 20 words are certain; one is any of 144.
+            assert result["test"]["top_1"] > 0.6
+            if name != "z_loss":
+                assert 144 ** (1 / 20) < result["test"]["perplexity"] < 20
+    kept = (tmp_path / f"{names[0]}-0.json").read_bytes()
+    next_word.main([*argv, "--outputs", names[0]])
+    assert (tmp_path / f"{names[0]}-0.json").read_bytes() == kept
     assert (tmp_path / "next_word.png").stat().st_size > 0
 
 

@@ -259,6 +259,37 @@ def test_saved_and_loaded_it_goes_on_to_the_bit(name, tmp_path):
         np.testing.assert_array_equal(one[key], other[key])
 
 
+class Killed(keras.callbacks.Callback):
+    """Ends a run in the middle of its third epoch."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(numpy(self.model.output_layer.step)) == 20:
+            raise KeyboardInterrupt
+
+
+def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path):
+    x, y, _ = data(np.random.default_rng(3), 170)
+
+    def run(*callbacks):
+        keras.utils.set_random_seed(0)
+        schedule = keras.optimizers.schedules.ExponentialDecay(3.0, 10, 0.8)
+        layer = FactoredOutput(CLASSES, "z_loss", schedule, refactor_every=6)
+        model = Classifier(keras.layers.Dense(DIM, "tanh"), layer)
+        model.compile(keras.optimizers.Adam(0.01))
+        model.fit(
+            x, y, BATCH, epochs=4, shuffle=False, verbose=0, callbacks=[*callbacks]
+        )
+        return model
+
+    backup = tmp_path / "backup"
+    with pytest.raises(KeyboardInterrupt):
+        run(keras.callbacks.BackupAndRestore(str(backup)), Killed())
+    resumed = run(keras.callbacks.BackupAndRestore(str(backup)))
+    assert int(numpy(resumed.output_layer.step)) == 32
+    for one, other in zip(run().weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(numpy(one), numpy(other))
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_it_learns_and_drift_is_mended(name):
     keras.utils.set_random_seed(0)

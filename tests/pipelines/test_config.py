@@ -31,6 +31,7 @@ def test_flags_win_over_yaml(tmp_path):
             temperature=Annealing("jang", 3.0, 0.5, update_every=10),
         ),
         Config(head="gumbel_softmax", temperature="learned"),
+        Config(head="spherical_softmax", epsilon=0.3),
     ],
     ids=lambda config: config.head,
 )
@@ -71,6 +72,8 @@ def test_annealing_by_flags():
         (["--head=gumbel_softmax", "--temperature=hot"], "temperature .*Received: hot"),
         (["--temperature", "2"], "temperature belongs to the Gumbel heads"),
         (["--hard", "true"], "hard belongs to gumbel_softmax"),
+        (["--epsilon", "0.1"], "epsilon belongs to spherical_softmax"),
+        (["--head=spherical_softmax", "--epsilon=0"], "epsilon must be above 0.*: 0"),
         (["--noise", "loud"], "noise must be .*always.*Received: loud"),
         (["--dataset", "cifar1000"], "dataset must be auto, cifar100, shapes100 or"),
         (["--learning_rate", "0"], "learning_rate must be above 0. Received: 0"),
