@@ -2,8 +2,8 @@
 
 Times a training step of `kerasoft.output_layers.FactoredOutput` with each of its three
 losses, and of Keras's dense layer with softmax and cross-entropy, both by plain
-stochastic gradient descent, over ever more classes; and takes the peak of memory of a
-step above inputs and weights. Each side is in a process of its own. Writes
+stochastic gradient descent, over ever more classes; and takes the peak of memory of
+making and training each, weights and all. Each side is in a process of its own. Writes
 results/benchmarks/factored.*.
 """
 
@@ -87,7 +87,7 @@ def markdown(result: dict) -> str:
         "",
         f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
         f"{BATCH} rows, float32; medians of {result['rounds']}; the peak of memory of "
-        "a step above inputs and weights.",
+        "making and training a layer, its weights included.",
         "",
         "![Time of a step by the number of classes](factored.png)",
         "",

@@ -256,52 +256,65 @@ class FactoredOutput(OutputLayer):
             by_sums = ops.stop_gradient(slopes)[..., None]
             by_h = 2 * by_sums[0] * product + by_sums[1] * total + by_sums[2] * own
             made = (by_h[:, : self.dim], loss) if gradients else ()
-            return found, (loss, slopes), made
+            return found, (loss, slopes, product), made
 
-        found, (loss, slopes) = with_gradients(compute, (features, weights), training)
+        found, (loss, slopes, product) = with_gradients(
+            compute, (features, weights), training
+        )
         h = self._with_one(ops.stop_gradient(features))
-        valid = self._update(h, ops.cast(labels, "int32"), own, slopes)
+        valid = self._update(h, ops.cast(labels, "int32"), own, product, slopes)
         nll = loss if self._has_probabilities else None
         return Outcome(found + ops.where(valid, 0.0, math.nan), nll, None)
 
-    def _update(self, h, labels, own, slopes):
+    def _update(self, h, labels, own, product, slopes):
         """A step down the gradient, and whether it could be taken.
 
         Args:
             h: Features.
             labels: Their labels.
             own: The weights of the labels, of the shape of `h`.
+            product: `h @ Q`.
             slopes: The derivatives of the loss by the sum of squares, the sum, and the
                 label's logit of each row.
         """
+        right, inverse, common, squares, total = map(
+            ops.convert_to_tensor,
+            (self.right, self.inverse, self.common, self.squares, self.total),
+        )
         rate = rate_at(self.learning_rate, self.step)
         kept = 1 - rate * self.weight_decay
         by_squares, by_total, by_logit = ops.unstack(slopes[..., None], 3)
-        # W_new = kept * W @ M - rate * ones * transpose(b) + G, M = 1 - transpose(s) h
-        scaled = (2 * rate / kept) * by_squares * h
+        turned = ops.transpose(h)
+        # W_new = kept * W @ M - rate * ones * transpose(b) + G, where G has the rows of
+        # g at the labels, M = 1 - transpose(h) @ (s * h), and g = t * h.
+        s, t = 2 * rate / kept * by_squares, -rate * by_logit
+        scaled, g = s * h, t * h
         b = ops.sum(by_total * h, axis=0)
-        g = -rate * by_logit * h
 
         def times_m(x):
-            return kept * (x - (x @ ops.transpose(h)) @ scaled)
+            return kept * (x - (x @ turned) @ scaled)
 
-        right = times_m(ops.convert_to_tensor(self.right))
-        inverse = _inverse_of(h, scaled, ops.convert_to_tensor(self.inverse)) / kept
-        added = g @ inverse
-        common = times_m(ops.convert_to_tensor(self.common)[None])[0] - rate * b
-        # Q_new = transpose(W_new) @ W_new, without a word of the other rows of W.
+        right = kept * (right - ops.transpose(h @ ops.transpose(right)) @ scaled)
+        inverse, h_inverse = _inverse_of(h, s, inverse)
+        inverse, added = inverse / kept, t / kept * h_inverse
+        common = times_m(common[None])[0] - rate * b
+
+        # Q_new = transpose(W_new) @ W_new: terms of the form transpose(x) @ h, and
+        # their transposes. Those of two rows of the batch are summed first.
         classes = float(self.num_classes)
-        total = times_m(ops.convert_to_tensor(self.total)[None])[0]
-        sum_of_g = ops.sum(g, axis=0)
-        squares = times_m(ops.transpose(times_m(ops.convert_to_tensor(self.squares))))
+        moved, sum_of_g = times_m(total[None])[0], ops.sum(g, axis=0)
         same = ops.cast(ops.equal(labels[:, None], labels), "float32")
-        own = ops.transpose(times_m(own)) @ g
-        common_part = (rate * (total + sum_of_g - rate * classes / 2 * b))[:, None] * b
-        squares = squares + ops.transpose(g) @ (same @ g)
-        for half in (own, -common_part):
-            squares = squares + half + ops.transpose(half)
-        squares = (squares + ops.transpose(squares)) / 2
-        total = total - rate * classes * b + sum_of_g
+        s_, t_ = ops.transpose(s), ops.transpose(t)
+        pairs = (
+            kept**2 / 2 * s * (h @ ops.transpose(product)) * s_
+            - kept * t * (own @ turned) * s_
+            + t * same * t_ / 2
+        )
+        x = pairs @ h + kept * (t * own - kept * s * product)
+        x = x - rate * by_total * (moved + sum_of_g - rate * classes / 2 * b)
+        half = ops.transpose(x) @ h
+        squares = kept**2 * squares + half + ops.transpose(half)
+        total = moved - rate * classes * b + sum_of_g
 
         # A vector that goes through both must come back.
         probe = ops.cos(ops.arange(h.shape[1], dtype="float32"))[None]
@@ -483,14 +496,16 @@ class FactoredOutput(OutputLayer):
 _SPHERICAL = heads.SphericalHead
 
 
-def _inverse_of(h, scaled, inverse):
-    """The inverse of `right @ M` from that of `right`, by Woodbury's formula.
+def _inverse_of(h, s, inverse):
+    """The inverse of `right @ M` from that of `right`, and `h` times it.
 
-    `M = 1 - transpose(h) @ scaled`. Of the two systems of equations, that of the rows
-    and that of the features, it solves the smaller one.
+    `M = 1 - transpose(h) @ (s * h)`, and the inverse is by Woodbury's formula. Of two
+    systems of equations, that of the rows and that of the features, it solves the
+    smaller one.
     """
     batch, dim = ops.shape(h)
     turned = ops.transpose(h)
+    product = h @ inverse
 
     def near_one(size):
         # A little more than 1, so that a singular system has a solution, which is huge
@@ -498,12 +513,14 @@ def _inverse_of(h, scaled, inverse):
         return ops.eye(size) * (1 + 2**-23)
 
     def by_rows():
-        system = near_one(batch) - scaled @ turned
-        return inverse + turned @ ops.solve(system, scaled @ inverse)
+        system = near_one(batch) - (h @ turned) * ops.transpose(s)
+        found = ops.solve(system, product)
+        return inverse + turned @ (s * found), found
 
     def by_features():
-        system = near_one(dim) - turned @ scaled
-        return inverse + ops.solve(system, turned @ (scaled @ inverse))
+        system = near_one(dim) - turned @ (s * h)
+        found = inverse + ops.solve(system, turned @ (s * product))
+        return found, h @ found
 
     if isinstance(batch, int):
         return by_rows() if batch <= dim else by_features()
