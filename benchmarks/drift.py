@@ -10,6 +10,7 @@ its losses at the usual period. Writes results/benchmarks/drift.*.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import matplotlib.figure
@@ -91,12 +92,15 @@ def drifted(name: str, every: int, steps: int) -> dict:
     layer.build((None, DIM))
     draws = np.random.default_rng(1)
 
-    @tf.function
-    def train(x, y):
-        for i in tf.range(tf.shape(x)[0]):
-            layer.evaluate_rows(x[i], y[i], training=True)
+    def one(i, x, y):
+        layer.evaluate_rows(x[i], y[i], training=True)
+        return i + 1, x, y
 
-    @tf.function
+    @functools.partial(tf.function, autograph=False)
+    def train(x, y):
+        tf.while_loop(lambda i, *_: i < len(x), one, (0, x, y), parallel_iterations=1)
+
+    @functools.partial(tf.function, autograph=False)
     def step(x, y):
         with tf.GradientTape() as tape:
             tape.watch(x)

@@ -26,7 +26,7 @@ NARROW = 64  # features, where DIM for each class would be too much memory
 MOST = 2.5e9  # bytes of weights
 REFACTOR_EVERY = 1000  # steps, as by default
 SIDES: Sides = {
-    KERAS: ("keras_dense", {}),
+    KERAS: ("keras_dense_in_fit", {}),
     "kerasoft, Z-loss": ("factored", {"head": "z_loss"}),
     "kerasoft, spherical": ("factored", {"head": "spherical_softmax"}),
     "kerasoft, Taylor": ("factored", {"head": "taylor_softmax"}),
@@ -41,7 +41,7 @@ def compare_at(classes: int, rounds: int) -> list[dict]:
     sides = {
         name: (maker, options)
         for name, (maker, options) in SIDES.items()
-        if maker != "keras_dense" or 4 * classes * dim < MOST
+        if maker != "keras_dense_in_fit" or 4 * classes * dim < MOST
     }
     rows = compare(sides, rounds, **shape, optimizer="sgd")
     with side(f"{MODULE}:refactor", **shape) as seconds:

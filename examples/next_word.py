@@ -102,22 +102,22 @@ OUTPUTS = {
     ),
     "z_loss": Output(
         lambda counts, rate: FactoredOutput(len(counts), "z_loss", rate, top_k=10),
-        (40, 160),
-        128,
+        (40.0, 160.0),
+        256,
     ),
     "spherical": Output(
         lambda counts, rate: FactoredOutput(
             len(counts), SphericalSoftmax(epsilon=0.1), rate, top_k=10
         ),
-        (10, 40),
-        128,
+        (10.0, 40.0),
+        256,
     ),
     "taylor": Output(
         lambda counts, rate: FactoredOutput(
             len(counts), "taylor_softmax", rate, top_k=10
         ),
-        (10, 40),
-        128,
+        (10.0, 40.0),
+        256,
     ),
 }
 
@@ -165,13 +165,14 @@ def model_of(name: str, counts: np.ndarray, rate: float, seed: int) -> Classifie
     )
     layer = OUTPUTS[name].layer(counts, rate)
     model = Classifier(backbone, layer)
+    if isinstance(layer, FactoredOutput):
+        model.compile(keras.optimizers.Adam())
+        return model
     # On TensorFlow, Adagrad updates those rows of a sampled softmax that a batch meets.
     # Keras starts its sums of squares at 0.1, far above those of rare words.
-    optimizer = keras.optimizers.Adagrad(
-        rate, initial_accumulator_value=1e-8, epsilon=1e-10
+    model.compile(
+        keras.optimizers.Adagrad(rate, initial_accumulator_value=1e-8, epsilon=1e-10)
     )
-    trains_itself = isinstance(layer, FactoredOutput)
-    model.compile(keras.optimizers.Adam() if trains_itself else optimizer)
     return model
 
 
