@@ -98,7 +98,8 @@ def drifted(name: str, every: int, steps: int) -> dict:
 
     @functools.partial(tf.function, autograph=False)
     def train(x, y):
-        tf.while_loop(lambda i, *_: i < len(x), one, (0, x, y), parallel_iterations=1)
+        steps = tf.shape(x)[0]
+        tf.while_loop(lambda i, *_: i < steps, one, (0, x, y), parallel_iterations=1)
 
     @functools.partial(tf.function, autograph=False)
     def step(x, y):
