@@ -27,19 +27,20 @@ def text(tmp_path):
 @pytest.mark.parametrize(
     "names",
     [
-        ["adaptive", "z_loss"],
+        ["z_loss"],
         pytest.param(
-            ["full", "sampled", "two_level", "spherical", "taylor"],
+            ["full", "adaptive", "sampled", "two_level", "spherical", "taylor"],
             marks=pytest.mark.slow,
         ),
     ],
 )
 def test_the_next_word_of_a_text(names, text, tmp_path):
-    argv = ["--text", str(text), "--minutes", "0.1", "--trial_minutes", "0.02"]
-    argv += ["--timed_seconds", "0.2", "--out", str(tmp_path), "--plot"]
+    # As if a step took 10 ms: 300 steps on any machine, and 60 for each trial.
+    speed = {"processor": "any", "seconds_per_step": dict.fromkeys(names, 0.01)}
+    (tmp_path / "steps.json").write_text(json.dumps(speed))
+    argv = ["--text", str(text), "--minutes", "0.05", "--trial_minutes", "0.01"]
+    argv += ["--out", str(tmp_path), "--plot"]
     next_word.main([*argv, "--outputs", *names, "--seeds", "0", "1"])
-    speed = json.loads((tmp_path / "steps.json").read_text())["seconds_per_step"]
-    assert sorted(speed) == sorted(names)
     for name in names:
         results = [
             json.loads((tmp_path / f"{name}-{seed}.json").read_text())
@@ -50,16 +51,25 @@ def test_the_next_word_of_a_text(names, text, tmp_path):
         for result in results:
             assert result["words"] == 145  # and the word that stands for rare ones
             assert len(result["validation_top_10_by_rate"]) == 2
-            steps = result["curve"][-1]["examples"] / result["batch"]
-            assert steps == np.ceil(6 / speed[name])
+            assert result["curve"][-1]["examples"] == 300 * result["batch"]
             # 19 of 20 words are certain; one is any of 144.
-            assert result["test"]["top_1"] > 0.6
-            if name != "z_loss":
+            # Few steps for plain gradient descent, where a guess is right once in 145.
+            few = name in ("spherical", "taylor")
+            assert result["test"]["top_1"] > (0.1 if few else 0.6)
+            if name != "z_loss" and not few:
                 assert 144 ** (1 / 20) < result["test"]["perplexity"] < 20
     kept = (tmp_path / f"{names[0]}-0.json").read_bytes()
     next_word.main([*argv, "--outputs", names[0]])
     assert (tmp_path / f"{names[0]}-0.json").read_bytes() == kept
     assert (tmp_path / "next_word.png").stat().st_size > 0
+
+
+def test_steps_are_timed(text, tmp_path):
+    argv = ["--text", str(text), "--outputs", "adaptive", "--minutes", "0.0001"]
+    argv += ["--trial_minutes", "0.0001", "--timed_seconds", "0.1"]
+    next_word.main([*argv, "--out", str(tmp_path)])
+    kept = json.loads((tmp_path / "steps.json").read_text())
+    assert 0 < kept["seconds_per_step"]["adaptive"] < 0.2
 
 
 def test_a_text_is_numbered_by_what_is_trained_on():

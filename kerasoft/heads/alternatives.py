@@ -158,8 +158,8 @@ class ZScore(SphericalHead):
 
     Example:
 
-    >>> print(ZScore()(np.array([1.0, 5.0])))
-    [-1. 1.]
+    >>> print(np.round(ZScore()(np.array([1.0, 5.0]))))
+    [-1.  1.]
     """
 
     outputs = "scores"
