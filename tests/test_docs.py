@@ -268,6 +268,11 @@ def test_the_figures_of_many_classes(pytestconfig):
             *(f"{ratio:.0f}" for ratio in faster),
         ]
         assert f"| {' | '.join(row)} |" in text
+    z = seconds[10**6, "kerasoft, Z-loss"]
+    dense = seconds[10**6, "Keras, Dense and softmax"]
+    readme = (root / "README.md").read_text("utf-8")
+    assert f"{1000 * z:.1f} ms" in readme
+    assert f"{dense / z:.0f} times as long" in readme
     for run in json.loads((benchmarks / "drift.json").read_text("utf-8"))["runs"]:
         largest = [f"{max(v):.1e}" for k, v in run["errors"].items() if k != "step"]
         every = "never" if run["every"] > 10**6 else f"{run['every']:,}"
