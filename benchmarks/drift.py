@@ -30,9 +30,7 @@ CLASSES, DIM, BATCH = 2000, 64, 32
 USUAL = 1000
 RATES = {"z_loss": 10.0, "spherical_softmax": 0.3, "taylor_softmax": 1.0}
 NEVER = 2**30
-CHECKS = (
-    50  # of what is kept, spread over the steps, each before it is worked out again
-)
+CHECKS = 50  # spread over the steps, each before the factors are multiplied out
 MEASURED = {
     "squares": "Q",
     "inverse": "U U⁻¹",

@@ -9,11 +9,10 @@ import keras
 from keras import backend, ops
 
 from kerasoft import _keras
+from kerasoft.losses import register
 from kerasoft.ops import Tensor
 from kerasoft.rows import add_at, rows_at
 from kerasoft.schedules import LearningRate, checked_rate, rate_at, rate_config
-
-register = keras.saving.register_keras_serializable(package="kerasoft")
 
 # On JAX, what the embeddings of a step of training meet.
 _TAPPED = contextvars.ContextVar("tapped", default=None)

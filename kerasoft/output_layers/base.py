@@ -174,15 +174,20 @@ class OutputLayer(keras.layers.Layer):
         rows = batch if isinstance(batch, int) else 4096  # more than most batches
         return max(1, min(self.num_classes, self.chunk_bytes // (4 * rows)))
 
+    @property
+    def told(self) -> str:
+        """What a prediction tells of the classes that it names."""
+        return "log_probabilities"
+
     def call(self, inputs: Tensor) -> dict[str, Tensor]:
         values, classes = self.likeliest(inputs, self.top_k)
-        return {"classes": classes, "log_probabilities": values}
+        return {"classes": classes, self.told: values}
 
     def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
         shape = (inputs.shape[0], self.top_k)
         return {
             "classes": keras.KerasTensor(shape, "int32"),
-            "log_probabilities": keras.KerasTensor(shape, "float32"),
+            self.told: keras.KerasTensor(shape, "float32"),
         }
 
     def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -237,6 +242,13 @@ def rank_of(layer: OutputLayer, features: Tensor, labels: Tensor, nll: Tensor) -
     others = ops.not_equal(classes, ops.cast(labels, "int32")[:, None])
     ahead = ops.logical_and(others, values >= -nll[:, None])
     return ops.sum(ops.cast(ahead, "float32"), axis=-1)
+
+
+def no_best(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """What `best_of` begins with: `k` values below all others, and any classes."""
+    first = features[:, :1] * 0.0
+    values = ops.repeat(first + LOWEST, k, axis=1)
+    return values, ops.cast(ops.repeat(first, k, axis=1), "int32")
 
 
 def best_of(
@@ -348,13 +360,7 @@ def likeliest_of(
     classes = kernel.shape[0]
     block = max(min(block, classes), k)
     first = features[:, :1] * 0.0
-    low = first + LOWEST
-    carry = (
-        ops.repeat(low, k, axis=1),
-        ops.cast(ops.repeat(first, k, axis=1), "int32"),
-        low,
-        first,
-    )
+    carry = (*no_best(features, k), first + LOWEST, first)
 
     def step(i, carry):
         values, indices, largest, total = carry

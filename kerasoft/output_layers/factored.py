@@ -15,6 +15,7 @@ from kerasoft.output_layers.base import (
     OutputLayer,
     best_of,
     block_of_logits,
+    no_best,
     register,
     sample_of,
 )
@@ -126,7 +127,8 @@ class FactoredOutput(OutputLayer):
             head = keras.saving.deserialize_keras_object(head)
         found = heads.find(head)
         if not isinstance(found, heads.SphericalHead) or found.axis != -1:
-            names = (k for k, v in heads.HEADS.items() if issubclass(v, _SPHERICAL))
+            kind = heads.SphericalHead
+            names = (k for k, v in heads.HEADS.items() if issubclass(v, kind))
             raise ValueError(
                 f"`head` must be one of {', '.join(names)}, with axis=-1; "
                 f"`ChunkedOutput` takes any head. Received: head={head!r}"
@@ -370,14 +372,12 @@ class FactoredOutput(OutputLayer):
     def _over_all_classes(self, features, labels, weights) -> Outcome:
         labels = ops.cast(labels, "int32")
         logits = self._logits(features, labels[:, None])
-        (ahead,), sums = self._fold_classes(
-            features,
-            lambda start, block, seen, carry: (
-                carry[0]
-                + _ahead(self._order(block), self._order(logits), seen, start, labels),
-            ),
-            (ops.zeros_like(logits),),
-        )
+        own = self._order(logits)
+
+        def step(start, block, seen, carry):
+            return (carry[0] + _ahead(self._order(block), own, seen, start, labels),)
+
+        (ahead,), sums = self._fold_classes(features, step, (ops.zeros_like(own),))
         loss = self.head.loss_of_sums(*sums, logits, self.num_classes)[:, 0]
         nll = loss if self._has_probabilities else None
         return Outcome(ops.sum(loss * weights), nll, ahead[:, 0])
@@ -417,22 +417,12 @@ class FactoredOutput(OutputLayer):
         rows = rows_at(self.factor, classes)
         return ops.squeeze(rows @ h[..., None], -1) + common
 
-    def call(self, inputs: Tensor) -> dict[str, Tensor]:
-        found = super().call(inputs)
-        values = found.pop("log_probabilities")
-        return {**found, self._told: values}
-
     @property
-    def _told(self) -> str:
+    def told(self) -> str:
         return "log_probabilities" if self._has_probabilities else "scores"
 
-    def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
-        found = super().compute_output_spec(inputs, **kwargs)
-        values = found.pop("log_probabilities")
-        return {**found, self._told: values}
-
     def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        first = ops.cast(features, "float32")[:, :1] * 0.0
+        features = ops.cast(features, "float32")
 
         def step(start, logits, seen, carry):
             order = ops.where(seen, LOWEST, self._order(logits))
@@ -440,11 +430,7 @@ class FactoredOutput(OutputLayer):
             places = ops.cast(where, "int32") + start
             return best_of((carry[0], best), (carry[1], places), k)
 
-        carry = (
-            ops.repeat(first + LOWEST, k, axis=1),
-            ops.cast(ops.repeat(first, k, axis=1), "int32"),
-        )
-        (_, classes), sums = self._fold_classes(features, step, carry)
+        (_, classes), sums = self._fold_classes(features, step, no_best(features, k))
         logits = self._logits(features, classes)
         return self.head.score_of_sums(*sums, logits, self.num_classes), classes
 
@@ -491,9 +477,6 @@ class FactoredOutput(OutputLayer):
             "weight_decay": self.weight_decay,
             "refactor_every": self.refactor_every,
         }
-
-
-_SPHERICAL = heads.SphericalHead
 
 
 def _inverse_of(h, s, inverse):

@@ -6,11 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasoft.ops import LOWEST, Tensor
+from kerasoft.ops import Tensor
 from kerasoft.output_layers.base import (
     OutputLayer,
     best_of,
     likeliest_of,
+    no_best,
     rank_of,
     register,
     sample_of,
@@ -181,11 +182,6 @@ class TwoLevelOutput(OutputLayer):
         by_class = self.dense(self.kernel, self.bias)
         count, most = len(self._sizes), int(self._sizes.max())
         at_once = min(count, max(1, block // most))
-        first = features[:, :1] * 0.0
-        carry = (
-            ops.repeat(first + LOWEST, k, axis=1),
-            ops.cast(ops.repeat(first, k, axis=1), "int32"),
-        )
 
         def step(i, carry):
             groups = i * at_once + ops.arange(at_once)
@@ -203,7 +199,7 @@ class TwoLevelOutput(OutputLayer):
             places = ops.take(ops.reshape(slots, (-1,)), where, axis=0)
             return best_of((carry[0], best), (carry[1], places), k)
 
-        best, slots = fold(step, -(-count // at_once), carry)
+        best, slots = fold(step, -(-count // at_once), no_best(features, k))
         return best, look_up(self._classes, slots)
 
     def log_probabilities(self, features: Tensor, classes: Tensor) -> Tensor:
