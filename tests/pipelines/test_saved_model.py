@@ -20,6 +20,16 @@ def configured(tiny, head, **changes):
     return dataclasses.replace(tiny, head=head, **changes)
 
 
+def probabilities(answer, outputs):
+    """What should be served of what a head puts out."""
+    answer = np.asarray(answer)
+    if outputs == "log_probabilities":
+        return np.exp(answer)
+    if outputs == "scores":
+        return special.softmax(answer, axis=-1)
+    return answer
+
+
 @pytest.fixture(scope="module")
 def loaded(tiny):
     return data.load(tiny)
@@ -35,11 +45,7 @@ def exported(config, loaded, path):
 @pytest.mark.parametrize("head", HEADS)
 def test_the_saved_model_answers_as_the_keras_model(head, tiny, loaded, tmp_path):
     model, serve = exported(configured(tiny, head), loaded, tmp_path / "out")
-    expected = model(IMAGES, training=False).numpy()
-    if head.startswith("log_"):
-        expected = np.exp(expected)
-    if head == "z_loss":  # scores, of which the softmax is served
-        expected = special.softmax(expected, axis=-1)
+    expected = probabilities(model(IMAGES, training=False), HEADS[head].outputs)
     answer = {name: value.numpy() for name, value in serve(images=IMAGES).items()}
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
     np.testing.assert_allclose(np.exp(answer["log_probabilities"]), expected, atol=1e-5)
@@ -106,9 +112,7 @@ np.save({str(tmp_path / "answer.npy")!r}, served(images=images)["probabilities"]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     model = keras.models.load_model(run / "assets.extra" / "model.keras")
-    expected = model.predict(images, verbose=0)
-    if record["outputs"] == "log_probabilities":
-        expected = np.exp(expected)
+    expected = probabilities(model.predict(images, verbose=0), record["outputs"])
     np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
 
     cli = [str(Path(sys.executable).with_name("saved_model_cli"))]
