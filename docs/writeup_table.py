@@ -2,7 +2,8 @@
 
     python docs/writeup_table.py
 
-It reads results/writeup/comparison.json, which `python -m pipelines.run
+It prints the table and draws results/writeup/heads.png, from
+results/writeup/comparison.json, which `python -m pipelines.run
 experiments/writeup.yaml` wrote.
 """
 
@@ -10,6 +11,9 @@ import json
 import statistics
 from pathlib import Path
 
+import matplotlib.figure
+
+from pipelines.figures import COLOURS
 from pipelines.tables import percent
 
 RESULTS = Path(__file__).parents[1] / "results" / "writeup" / "comparison.json"
@@ -23,8 +27,8 @@ def reported(value) -> str:
     return "" if value is None else f"{100 * value:.4g} %"
 
 
-def table(comparison: dict) -> str:
-    """A row for each of the write-up's: its accuracy, ours, ours with matched loss."""
+def rows_of(comparison: dict) -> list[tuple[dict, dict, list[float]]]:
+    """Of each of the write-up's rows: our run, its row, the accuracies if matched."""
     rows = [
         (entry["runs"][row["run"]], row)
         for entry in comparison["tables"]
@@ -35,19 +39,26 @@ def table(comparison: dict) -> str:
     def alike(config):
         return {name: value for name, value in config.items() if name not in LOSS}
 
+    found = []
+    for run, row in rows:
+        if run["reported"]:
+            matched = [
+                other["metrics"]["accuracy"]
+                for partner, other in rows
+                if partner["config"]["loss"] == "matched"
+                and alike(partner["config"]) == alike(run["config"])
+            ]
+            found.append((run, row, matched))
+    return found
+
+
+def table(comparison: dict) -> str:
+    """A row for each of the write-up's: its accuracy, ours, ours with matched loss."""
     lines = [
         "| head | reported | ours, as logits | F1 reported | ours | ours, matched |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for run, row in rows:
-        if not run["reported"]:
-            continue
-        matched = [
-            other["metrics"]["accuracy"]
-            for partner, other in rows
-            if partner["config"]["loss"] == "matched"
-            and alike(partner["config"]) == alike(run["config"])
-        ]
+    for run, row, matched in rows_of(comparison):
         words = percent(statistics.fmean(matched))
         if len(matched) > 1:
             deviation = 100 * statistics.stdev(matched)
@@ -67,5 +78,35 @@ def table(comparison: dict) -> str:
     return "\n".join(lines)
 
 
+def plot(comparison: dict) -> matplotlib.figure.Figure:
+    """Accuracies of the heads over 100 classes, with either loss."""
+    made = matplotlib.figure.Figure((8, 3.6), layout="constrained")
+    axes = made.subplots()
+    rows = [
+        (run["reported"]["row"].replace(" (sic)", ""), row, matched)
+        for run, row, matched in rows_of(comparison)
+        if run["config"]["label"] == "fine" and run["config"]["backbone"] == "resnet12"
+    ]
+    rows.sort(key=lambda row: statistics.fmean(row[2]))
+    for place, (_, row, matched) in enumerate(rows):
+        taken = 100 * row["metrics"]["accuracy"]
+        right = 100 * statistics.fmean(matched)
+        axes.plot((taken, right), (place, place), color=COLOURS[7], lw=1, zorder=1)
+        axes.plot([taken], [place], "x", color=COLOURS[3], ms=7, mew=2)
+        axes.plot([right], [place], "o", color=COLOURS[0], ms=7)
+    axes.plot(
+        [], [], "o", color=COLOURS[0], label="with the loss that matches the head"
+    )
+    axes.plot([], [], "x", color=COLOURS[3], mew=2, label="its output taken for logits")
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    axes.set(xlabel="test accuracy on CIFAR-100, %", xlim=(0, 70))
+    axes.grid(axis="x", alpha=0.3)
+    made.legend(loc="outside upper center", ncols=2, frameon=False)
+    return made
+
+
 if __name__ == "__main__":
-    print(table(json.loads(RESULTS.read_text("utf-8"))))
+    found = json.loads(RESULTS.read_text("utf-8"))
+    print(table(found))
+    options = {"dpi": 120, "metadata": {"Software": None}}
+    plot(found).savefig(RESULTS.with_name("heads.png"), **options)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-import shutil
 import statistics
 import sys
 import time
@@ -43,7 +42,7 @@ def evaluate(
     """Compares runs and writes the comparison as JSON, CSV, Markdown, PNG and HTML.
 
     Args:
-        paths: The runs' folders; files among them are passed over.
+        paths: The runs' folders; files among them are left out.
         out: The folder to write; what else lies there stays.
         reported: By the names of runs, figures from elsewhere to show beside ours.
         timings: Whether to measure latency and throughput too.
@@ -51,7 +50,7 @@ def evaluate(
         made_by: The command, for the record.
 
     Returns:
-        The comparison, as `report.write` takes it.
+        The comparison, as `report.keep` and `report.write` take it.
 
     Raises:
         InputError: If there are no runs, one is damaged, its data is not there, or
@@ -72,11 +71,10 @@ def evaluate(
             for members in runs.comparable(found)
         ],
     }
-    work = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = report.workplace(out)
+    report.keep(comparison, work)
     report.write(comparison, work)
-    publish(work, out)
+    report.publish(work, out)
     return comparison
 
 
@@ -126,6 +124,7 @@ def compare(
             held_out = ask(run, serve, validation.images, samples)
             row, facts = judge(answer, held_out, dataset, validation.labels)
             row |= {
+                "outcomes": facts,
                 "id": run.name + f"-{samples}samples" * bool(samples),
                 "run": run.name,
                 "title": heading + f", {samples} samples" * bool(samples),
@@ -233,7 +232,9 @@ def judge(
     def summary(facts):
         return metrics.summary(facts, classes, dataset.superclasses)
 
-    facts = metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
+    facts = metrics.as_kept(
+        metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
+    )
     temperature = metrics.fit_temperature(held_out.log_probabilities, held_out_labels)
     scaled = metrics.tempered(answer.log_probabilities, temperature)
     calibrated = metrics.outcomes(np.exp(scaled), labels, scaled)
@@ -327,16 +328,6 @@ def keep(folder: Path, name: str, answer: Answer, labels: np.ndarray):
     path = folder / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, labels=labels, **answer._asdict())
-
-
-def publish(work: Path, out: Path):
-    """Moves each entry of a finished folder into its place."""
-    out.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(work.iterdir()):
-        if entry.is_dir():
-            shutil.rmtree(out / entry.name, ignore_errors=True)
-        entry.replace(out / entry.name)
-    work.rmdir()
 
 
 @command

@@ -36,6 +36,7 @@ BY_TEMPERATURE = {
     "ECE, scaled": ("calibrated", "ece"),
 }
 MOST_CONFUSED = 15
+MOST_DRAWN = 12  # rows in a PNG; the page has all of them
 
 
 def figures(table: dict) -> dict[str, dict[str, Any]]:
@@ -357,18 +358,29 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> go.Figure:
     )
 
 
+def drawn(table: dict) -> list[dict]:
+    """The rows that a PNG shows: a dozen, from the least to the most accurate."""
+    rows = sorted(table["rows"], key=lambda row: row["metrics"]["accuracy"])
+    if len(rows) <= MOST_DRAWN:
+        return rows
+    places = np.linspace(0, len(rows) - 1, MOST_DRAWN).round().astype(int)
+    return [rows[place] for place in places]
+
+
 def save(table: dict, folder: Path, prefix: str):
     """Writes the plots of a table as PNG."""
+    rows = drawn(table)
+    runs = {row["run"]: table["runs"][row["run"]] for row in rows}
 
-    def write(drawn: matplotlib.figure.Figure, name: str):
+    def write(made: matplotlib.figure.Figure, name: str):
         path = folder / f"{prefix}-{name}.png"
-        drawn.savefig(path, dpi=120, metadata={"Software": None})
+        made.savefig(path, dpi=120, metadata={"Software": None})
 
-    write(draw_accuracy(table["rows"]), "test_accuracy")
-    write(draw_reliability(table["rows"]), "reliability")
+    write(draw_accuracy(rows), "test_accuracy")
+    write(draw_reliability(rows), "reliability")
     for name, words in CURVES.items():
-        if any(name in run["history"] for run in table["runs"].values()):
-            write(draw_curves(table["runs"], name, words), name)
+        if any(name in run["history"] for run in runs.values()):
+            write(draw_curves(runs, name, words), name)
     if temperatures(table):
         write(draw_by_temperature(table), "temperature")
     for row in table["rows"]:
@@ -378,7 +390,6 @@ def save(table: dict, folder: Path, prefix: str):
 
 
 def draw_accuracy(rows: Sequence[dict]) -> matplotlib.figure.Figure:
-    rows = sorted(rows, key=lambda row: row["metrics"]["accuracy"])
     middle, low, high = (100 * np.array(values) for values in spans(rows))
     made = matplotlib.figure.Figure((9, 1 + 0.22 * len(rows)), layout="constrained")
     axes = made.subplots()

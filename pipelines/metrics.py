@@ -71,6 +71,14 @@ def outcomes(
     }
 
 
+def as_kept(facts: Outcomes) -> dict[str, np.ndarray]:
+    """Outcomes in the precision in which they are kept on disk, float32."""
+    return {
+        name: x.astype("float32").astype("float64") if x.dtype.kind == "f" else x
+        for name, x in facts.items()
+    }
+
+
 def log_of(probabilities: np.ndarray) -> np.ndarray:
     """Logarithms of probabilities, those of 0 as of the smallest float32."""
     return np.log(np.maximum(probabilities, TINY, dtype="float64"))

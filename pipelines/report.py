@@ -1,36 +1,41 @@
-"""The comparison as files: JSON, CSV, Markdown, PNG and one self-contained page."""
+"""A comparison as files: `python -m pipelines.report results/NAME` makes them again.
+
+Kept are `comparison.json`, `timings.json`, `confusion.npz` and `outcomes/`, what became
+of each image. Made of them are CSV, Markdown, PNG and one self-contained page.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import jsonargparse
 import numpy as np
 import plotly.offline
 
 from pipelines import figures, metrics
+from pipelines.config import InputError, command, parse
 from pipelines.tables import INTERVALS, Cell, sections
 
+FORMAT = 1  # of what is kept
 
-def write(comparison: dict, folder: Path):
-    """Writes a comparison into a folder.
+
+def keep(comparison: dict, folder: Path):
+    """Writes what a comparison is made of into a folder.
 
     Args:
         comparison: `command`, `commit`, `device`, `versions`, and `tables` as
             `evaluate.compare` makes them.
-        folder: An empty folder.
+        folder: Where to.
     """
     tables = comparison["tables"]
-    plots = folder / "plots"
-    plots.mkdir()
-    for table, prefix in zip(tables, prefixes(tables), strict=True):
-        figures.save(table, plots, prefix)
-    _write_json(folder / "comparison.json", plain(comparison))
+    _write_json(folder / "comparison.json", plain(comparison) | {"format": FORMAT})
     timings = {
         name: run["timing"]
         for table in tables
@@ -41,12 +46,68 @@ def write(comparison: dict, folder: Path):
         _write_json(
             folder / "timings.json", {"device": comparison["device"], "runs": timings}
         )
-    matrices = [
-        {row["id"]: row["confusion"].tolist() for row in table["rows"]}
-        for table in tables
-    ]
-    # On one line: a number a line would be a million lines.
-    (folder / "confusion.json").write_text(json.dumps(matrices) + "\n", "utf-8")
+    matrices = {
+        f"table{number}": np.stack([row["confusion"] for row in table["rows"]])
+        for number, table in enumerate(tables)
+    }
+    _write_arrays(folder / "confusion.npz", matrices)
+    for table in tables:
+        for row in table["rows"]:
+            _write_arrays(folder / "outcomes" / f"{row['id']}.npz", row["outcomes"])
+
+
+def read(folder: Path) -> dict:
+    """Reads what a comparison is made of, but for the outcomes.
+
+    Raises:
+        InputError: If it is not there, damaged or of another version.
+    """
+    try:
+        comparison = json.loads((folder / "comparison.json").read_text("utf-8"))
+        found = comparison.pop("format", None)
+        if found != FORMAT:
+            raise InputError(
+                f"The comparison in {folder} is of another version (its format is "
+                f"{found}, this one's {FORMAT}); `python -m pipelines.evaluate` makes "
+                "it anew from its runs."
+            )
+        timings = folder / "timings.json"
+        timed = json.loads(timings.read_text("utf-8")) if timings.exists() else {}
+        with np.load(folder / "confusion.npz") as matrices:
+            for number, table in enumerate(comparison["tables"]):
+                kept = matrices[f"table{number}"].astype("int64")
+                for row, matrix in zip(table["rows"], kept, strict=True):
+                    row["confusion"] = matrix
+                for name, run in table["runs"].items():
+                    run["timing"] = timed.get("runs", {}).get(name)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"There is no comparison in {folder} ({Path(error.filename).name} is "
+            "missing); `python -m pipelines.evaluate` makes one."
+        ) from error
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"The comparison in {folder} is damaged: {error}") from error
+    return comparison
+
+
+def read_outcomes(file: Path) -> dict[str, np.ndarray]:
+    """What became of each image in a row of a table, as `metrics.outcomes` has it."""
+    with np.load(file) as kept:
+        return {
+            name: kept[name].astype("float64" if kept[name].dtype.kind == "f" else int)
+            for name in kept.files
+        }
+
+
+def write(comparison: dict, folder: Path):
+    """Writes what is made of a comparison into an empty folder."""
+    tables = comparison["tables"]
+    plots = folder / "plots"
+    plots.mkdir()
+    for table, prefix in zip(tables, prefixes(tables), strict=True):
+        figures.save(table, plots, prefix)
     _write_csv(folder / "comparison.csv", [r for t in tables for r in flat_rows(t)])
     _write_csv(folder / "classes.csv", [r for t in tables for r in flat_classes(t)])
     _write_csv(folder / "pairs.csv", [p for t in tables for p in t["pairs"]])
@@ -54,8 +115,26 @@ def write(comparison: dict, folder: Path):
     (folder / "comparison.html").write_text(page(comparison), "utf-8")
 
 
+def workplace(out: Path) -> Path:
+    """An empty folder beside another, in which to make what goes there."""
+    work = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return work
+
+
+def publish(work: Path, out: Path):
+    """Moves each entry of a finished folder into its place."""
+    out.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(work.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(out / entry.name, ignore_errors=True)
+        entry.replace(out / entry.name)
+    work.rmdir()
+
+
 def plain(comparison: dict) -> dict:
-    """The comparison without its matrices and timings: same input, same bytes."""
+    """The comparison without its arrays and timings: same input, same bytes."""
 
     def without(item: dict, *names: str) -> dict:
         return {key: value for key, value in item.items() if key not in names}
@@ -64,7 +143,7 @@ def plain(comparison: dict) -> dict:
         "tables": [
             table
             | {
-                "rows": [without(row, "confusion") for row in table["rows"]],
+                "rows": [without(r, "confusion", "outcomes") for r in table["rows"]],
                 "runs": {n: without(r, "timing") for n, r in table["runs"].items()},
             }
             for table in comparison["tables"]
@@ -162,7 +241,15 @@ def markdown(comparison: dict) -> str:
             lines += ["|---" * len(head) + "|"]
             lines += ["| " + " | ".join(map(_in_markdown, row)) + " |" for row in body]
             lines += [""]
-        logged = {name for run in table["runs"].values() for name in run["history"]}
+        rows = figures.drawn(table)
+        if len(rows) < len(table["rows"]):
+            note = (
+                f"The plots show {len(rows)} of {len(table['rows'])} rows, from the "
+                "least to the most accurate; the page has all."
+            )
+            lines += [note, ""]
+        shown = [table["runs"][row["run"]] for row in rows]
+        logged = {name for run in shown for name in run["history"]}
         names = ["test_accuracy", "reliability"]
         names += [name for name in ("val_accuracy", "val_loss") if name in logged]
         names += ["temperature"] * bool(figures.temperatures(table))
@@ -247,7 +334,7 @@ def page(comparison: dict) -> str:
 
 
 def _write_json(path: Path, content: Any):
-    text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+    text = json.dumps(content, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", "utf-8")
 
 
@@ -257,3 +344,37 @@ def _write_csv(path: Path, rows: Sequence[dict]):
         writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]):
+    """Writes arrays compressed, each in a type no larger than its numbers need."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def small(array):
+        kind = "float32" if array.dtype.kind == "f" else np.min_scalar_type(array.max())
+        return array.astype(kind)
+
+    given: Any = {name: small(array) for name, array in arrays.items()}
+    np.savez_compressed(path, **given)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m pipelines.report",
+        description="Makes a comparison's CSV, Markdown, PNG and page again.",
+        exit_on_error=False,
+    )
+    parser.add_argument("folder", type=Path, help="A folder of results/.")
+    given = parse(parser, argv)
+    folder = given.folder.resolve()
+    comparison = read(folder)
+    work = workplace(folder)
+    write(comparison, work)
+    publish(work, folder)
+    print(f"next: open {given.folder / 'comparison.html'} in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    main()

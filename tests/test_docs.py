@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -100,6 +101,35 @@ def writeup(pytestconfig):
 def test_the_documents_show_the_table_of_the_results(pytestconfig, writeup, file):
     made = script(pytestconfig.rootpath / "docs" / "writeup_table.py").table(writeup)
     assert made in (pytestconfig.rootpath / file).read_text("utf-8")
+
+
+def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):
+    made = script(pytestconfig.rootpath / "docs" / "writeup_table.py")
+    (axes,) = made.plot(writeup).axes
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert 5 < len(names) == len(set(names)) <= 10
+    for run, row, matched in made.rows_of(writeup):
+        name = run["reported"]["row"].replace(" (sic)", "")
+        if name in names:
+            place = names.index(name)
+            lines = [x for x in axes.lines if place in list(x.get_ydata())]
+            drawn = [line.get_xdata()[0] for line in lines]
+            assert 100 * row["metrics"]["accuracy"] in drawn
+            assert 100 * np.mean(matched) == pytest.approx(drawn[-1])
+
+
+def test_results_stay_small_enough_to_clone(pytestconfig):
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "results"],
+        cwd=pytestconfig.rootpath,
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        pytest.skip("this is no checkout of the repository")
+    files = [pytestconfig.rootpath / f for f in listed.stdout.decode().split("\0") if f]
+    assert len(files) > 50
+    assert sum(f.stat().st_size for f in files if f.exists()) < 8e6
 
 
 @pytest.fixture(scope="module")

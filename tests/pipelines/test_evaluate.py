@@ -105,7 +105,8 @@ def test_every_file_is_written(compared):
     _, out = compared
     assert {path.name for path in out.iterdir()} == {
         *("comparison.json", "comparison.csv", "comparison.md", "comparison.html"),
-        *("confusion.json", "timings.json", "classes.csv", "pairs.csv", "plots"),
+        *("confusion.npz", "timings.json", "classes.csv", "pairs.csv", "plots"),
+        "outcomes",
     }
     for plot in ("test_accuracy", "reliability", "val_accuracy"):
         with PIL.Image.open(out / "plots" / f"photos-fine-{plot}.png") as image:
@@ -119,9 +120,9 @@ def test_every_file_is_written(compared):
 def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
     made, out = compared
     (table,) = made["tables"]
-    matrices = json.loads((out / "confusion.json").read_text("utf-8"))[0]
+    matrices = np.load(out / "confusion.npz")["table0"]
     assert len(table["rows"]) == len(HEADS) + 2  # one more seed, one noisy head
-    for row in table["rows"]:
+    for row, kept in zip(table["rows"], matrices, strict=True):
         with np.load(out.parent / "probabilities" / f"{row['id']}.npz") as saved:
             p, labels = saved["probabilities"].astype("float64"), saved["labels"]
         predicted = p.argmax(axis=1)
@@ -144,9 +145,84 @@ def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
             for i in range(1, 16)
         ) / len(labels)
         for name, value in expected.items():
-            assert row["metrics"][name] == pytest.approx(value, abs=1e-9), name
+            # Outcomes are kept in float32.
+            off = 1e-7 if name in ("brier", "ece") else 1e-9
+            assert row["metrics"][name] == pytest.approx(value, abs=off), name
         matrix = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(3))
-        np.testing.assert_array_equal(matrices[row["id"]], matrix)
+        np.testing.assert_array_equal(kept, matrix)
+
+
+def test_the_kept_outcomes_give_the_metrics_again(compared):
+    made, out = compared
+    (table,) = made["tables"]
+    for row in table["rows"]:
+        facts = report.read_outcomes(out / "outcomes" / f"{row['id']}.npz")
+        right = facts["predicted"] == facts["label"]
+        assert row["metrics"]["accuracy"] == pytest.approx(right.mean(), abs=1e-9)
+        assert row["metrics"]["nll"] == pytest.approx(facts["nll"].mean(), abs=1e-9)
+        f1 = sklearn.metrics.f1_score(
+            facts["label"], facts["predicted"], average="macro", zero_division=0.0
+        )
+        assert row["metrics"]["f1"] == pytest.approx(f1, abs=1e-9)
+        again = metrics.summary(facts, 3, table["superclasses"])
+        assert again == pytest.approx(row["metrics"], abs=1e-9)
+        ends = metrics.bootstrap(facts, lambda f: {"nll": float(np.mean(f["nll"]))})
+        assert ends["nll"] == pytest.approx(row["intervals"]["nll"], abs=1e-9)
+
+
+def test_everything_is_made_again_of_what_is_kept(compared, tmp_path, capsys):
+    _, out = compared
+    copy = tmp_path / "copy"
+    kept = ("comparison.json", "timings.json", "confusion.npz", "outcomes")
+    shutil.copytree(out, copy)
+    for path in copy.iterdir():
+        if path.is_dir() and path.name not in kept:
+            shutil.rmtree(path)
+        elif path.name not in kept:
+            path.unlink()
+    with pytest.raises(SystemExit, match=r"^0$"):
+        report.main([str(copy)])
+    assert "comparison.html in a browser" in capsys.readouterr().out
+    files = {p.relative_to(out) for p in out.rglob("*") if p.is_file()}
+    assert {p.relative_to(copy) for p in copy.rglob("*") if p.is_file()} == files
+    for file in files:
+        assert (copy / file).read_bytes() == (out / file).read_bytes(), file
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda c: (c / "comparison.json").unlink(), "comparison.json is missing"),
+        (lambda c: (c / "confusion.npz").unlink(), "confusion.npz is missing"),
+        (lambda c: (c / "confusion.npz").write_bytes(b"PK"), "is damaged"),
+        (lambda c: (c / "comparison.json").write_text("{"), "is damaged"),
+        (lambda c: (c / "comparison.json").write_text("{}"), "of another version"),
+        (lambda c: (c / "comparison.json").write_text("[]"), "is damaged"),
+        (lambda c: (c / "comparison.json").write_text('{"format": 1}'), "is damaged"),
+    ],
+)
+def test_a_damaged_comparison_is_refused_in_one_line(
+    compared, tmp_path, capsys, harm, words
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(compared[1], copy)
+    harm(copy)
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    with pytest.raises(SystemExit, match=r"^2$"):
+        report.main([str(copy)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_a_png_shows_at_most_a_dozen_rows():
+    rows = [{"metrics": {"accuracy": n / 40}} for n in np.random.permutation(40)]
+    drawn = figures.drawn({"rows": rows})
+    accuracies = [row["metrics"]["accuracy"] for row in drawn]
+    assert len(drawn) == 12
+    assert accuracies == sorted(accuracies)
+    assert accuracies[0] == 0
+    assert accuracies[-1] == 39 / 40
 
 
 def test_of_scores_nothing_is_told_of_calibration_before_scaling(compared):
@@ -169,7 +245,7 @@ def test_the_same_runs_give_the_same_bytes(compared, runs, superclassed, monkeyp
     again = out.with_name("again")
     reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
     evaluate.evaluate(runs[::-1], again, reported, timings=False, made_by="the command")
-    for name in ("comparison.json", "confusion.json", "comparison.csv", "classes.csv",
+    for name in ("comparison.json", "confusion.npz", "comparison.csv", "classes.csv",
                  "pairs.csv", "plots/photos-fine-test_accuracy.png"):  # fmt: skip
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
     assert not (again / "timings.json").exists()
@@ -391,7 +467,7 @@ def test_what_else_lies_in_the_folder_stays(tmp_path):
         (folder / "plots" / f"{folder.name}.png").touch()
         for name in files:
             (folder / name).write_text(folder.name)
-    evaluate.publish(work, out)
+    report.publish(work, out)
     assert (out / "notes.md").read_text() == "out"
     assert (out / "a.csv").read_text() == "work"
     assert [path.name for path in (out / "plots").iterdir()] == ["work.png"]
