@@ -18,11 +18,12 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.fixture(autouse=True)
 def _doctest_names(doctest_namespace):
-    from kerasoft import heads, losses, output_layers
+    from kerasoft import backbones, heads, losses, output_layers
 
     doctest_namespace |= {
         "np": np,
         "keras": keras,
+        "backbones": backbones,
         "heads": heads,
         "losses": losses,
         "output_layers": output_layers,

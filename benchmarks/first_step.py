@@ -24,7 +24,7 @@ done("import TensorFlow")
 import keras  # noqa: E402
 
 done("import Keras")
-from pipelines import data, train  # noqa: E402
+from pipelines import batching, train  # noqa: E402
 from pipelines.config import Config  # noqa: E402
 
 done("import the rest")
@@ -40,14 +40,14 @@ class Steps(keras.callbacks.Callback):
 def main(spawned: str, options: str):
     stages["start Python"] = entered - float(spawned)
     config = Config(**json.loads(options))
-    dataset = data.load(config)
+    dataset = train.load_data(config)
     done("load the data")
     keras.utils.set_random_seed(config.seed)
     model = train.build(config, dataset, train.dtype_policy(config.precision))
     done("build the model")
     classes = len(dataset.class_names)
     model.fit(
-        data.training_batches(dataset.train, classes, config),
+        batching.training_batches(dataset.train, classes, config),
         steps_per_epoch=2,
         shuffle=False,
         verbose=0,

@@ -19,7 +19,7 @@ import matplotlib.figure
 import numpy as np
 
 from benchmarks import measure
-from pipelines import data
+from pipelines import batching
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
 
@@ -56,7 +56,7 @@ def ours(batch_size: int) -> Callable[[int], None]:
     one_core()
     config = Config(dataset="cifar100", batch_size=batch_size)
     return batches_of(
-        data.training_batches(measure.pixels(measure.IMAGES), 100, config)
+        batching.training_batches(measure.pixels(measure.IMAGES), 100, config)
     )
 
 
@@ -115,7 +115,7 @@ def ends(autotuned: bool, count: int) -> list[float]:
     """Seconds that the ends of iterators take, each after up to a second of use."""
     options = tf.data.Options()
     options.autotune.enabled = autotuned
-    batches = data.batches(measure.pixels(1000), 100).with_options(options)
+    batches = batching.batches(measure.pixels(1000), 100).with_options(options)
     taken = []
     for used in np.random.default_rng(0).uniform(0, 1, count):
         drawn = iter(batches)

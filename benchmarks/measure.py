@@ -20,7 +20,7 @@ import matplotlib.figure
 import numpy as np
 
 from benchmarks.sides import side
-from pipelines import data, train
+from pipelines import datasets, train
 from pipelines.run import all_cores
 
 Name = TypeVar("Name")
@@ -111,11 +111,11 @@ def sides_in_turn(
         return in_turn(calls, rounds)
 
 
-def pixels(count: int) -> data.Split:
+def pixels(count: int) -> datasets.Split:
     """Random images of CIFAR-100's size, with labels."""
     draws = np.random.default_rng(count)
     images = draws.integers(0, 256, (count, 32, 32, 3), dtype="uint8")
-    return data.Split(images, draws.integers(0, 100, count).astype("int32"))
+    return datasets.Split(images, draws.integers(0, 100, count).astype("int32"))
 
 
 def ratio(times: list[float], reference: list[float]) -> float:

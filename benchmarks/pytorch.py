@@ -18,7 +18,7 @@ from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import measure
-from pipelines import data, train
+from pipelines import batching, train
 from pipelines.config import Config
 
 
@@ -237,7 +237,7 @@ def speedrun(config: dict) -> Callable[[str], None]:
     from benchmarks.speedrun import keep
 
     recipe = Config(**config)
-    read = data.load(recipe)
+    read = train.load_data(recipe)
     (images, labels), validation, test = (
         (torch.from_numpy(split.images), torch.from_numpy(split.labels).long())
         for split in (read.train, read.validation, read.test)
@@ -250,7 +250,7 @@ def speedrun(config: dict) -> Callable[[str], None]:
         model = initialised(recipe.width)
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore
         optimizers = optimizers_of(model, recipe)
-        steps = data.steps_per_epoch(read.train, recipe)
+        steps = batching.steps_per_epoch(read.train, recipe)
         drawn = batches(images, labels, recipe.batch_size, recipe.padding)
         history = {"accuracy": [], "val_accuracy": []}
         for epoch in range(recipe.epochs):

@@ -20,7 +20,7 @@ import matplotlib.figure
 
 from benchmarks import measure
 from benchmarks.sides import written
-from pipelines import data, run, runs, saved_model, train
+from pipelines import batching, run, runs, saved_model, train
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
 
@@ -43,7 +43,7 @@ def ours(config: dict) -> Callable[[str], None]:
         accuracy, and the history.
     """
     read = Config(**config)
-    dataset = data.load(read)
+    dataset = train.load_data(read)
 
     def trained(out: str):
         with tempfile.TemporaryDirectory() as folder:
@@ -54,7 +54,9 @@ def ours(config: dict) -> Callable[[str], None]:
             history = runs.read_history(Path(folder))
         served = train.serving_copy(read, dataset, model)
         classes = len(dataset.class_names)
-        _, accuracy = served.evaluate(data.batches(dataset.test, classes), verbose=0)
+        _, accuracy = served.evaluate(
+            batching.batches(dataset.test, classes), verbose=0
+        )
         keep(Path(out), seconds, accuracy, history)
 
     return trained

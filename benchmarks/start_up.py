@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import matplotlib.figure
 
 from benchmarks import measure
-from pipelines import data
+from pipelines import datasets
 from pipelines.config import command, parse
 from pipelines.figures import COLOURS
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dataset", type=str, default="auto")
     given = parse(parser, argv)
     begun = measure.begun(parser, given)
-    dataset = data.resolve(given.dataset)
+    dataset = datasets.resolve(given.dataset)
     start(dataset)
     starts = [start(dataset) for _ in range(given.rounds)]
     stages = {

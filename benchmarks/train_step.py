@@ -8,7 +8,6 @@ process of its own and in turn, and writes results/benchmarks/train_step.*. Need
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -17,8 +16,9 @@ import matplotlib.figure
 import numpy as np
 
 import kerasoft
+import kerasoft.backbones.resnet
 from benchmarks import measure
-from pipelines import data, train
+from pipelines import batching, datasets, train
 from pipelines.config import Config, command, parse
 from pipelines.figures import COLOURS
 
@@ -55,8 +55,10 @@ def training(
         **options: Others of a config.
     """
     if plain:
-        resnet12 = importlib.import_module("kerasoft.resnet12")
-        own = {resnet12: keras.layers.BatchNormalization, train: keras.optimizers.SGD}
+        own = {
+            kerasoft.backbones.resnet: keras.layers.BatchNormalization,
+            train: keras.optimizers.SGD,
+        }
         for module, part in own.items():
             setattr(module, part.__name__, part)
     split = measure.pixels(measure.IMAGES)
@@ -68,9 +70,9 @@ def training(
         batch_size=batch_size,
         **options,
     )
-    loaded = data.Data("random", split, split, split, names, None, None, "")
+    loaded = datasets.Data("random", split, split, split, names, None, None, "")
     model = train.build(config, loaded, precision)
-    batches = data.training_batches(split, 100, config)
+    batches = batching.training_batches(split, 100, config)
     if feed == "one batch":
         batches = batches.take(1).cache().repeat()
 

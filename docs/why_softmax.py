@@ -21,7 +21,7 @@ import matplotlib.figure
 import numpy as np
 
 from kerasoft import heads, losses, ops
-from pipelines import data, train
+from pipelines import batching, datasets, train
 from pipelines.config import Config, command, parse
 
 # TensorFlow after pipelines, which keeps it quiet.
@@ -163,8 +163,8 @@ class GradientNorm(keras.callbacks.Callback):
 def over_training(epochs: int) -> dict:
     """Trains each of `TRAINED` for some epochs, and follows its gradient."""
     curves = {}
-    common = {"dataset": data.resolve(Config().dataset), "epochs": epochs}
-    dataset = data.load(Config(**common))
+    common = {"dataset": datasets.resolve(Config().dataset), "epochs": epochs}
+    dataset = train.load_data(Config(**common))
     for title, options in TRAINED.items():
         config = Config(**options, **common)
         keras.utils.set_random_seed(config.seed)
@@ -177,9 +177,11 @@ def over_training(epochs: int) -> dict:
             dataset.validation.labels[:PROBED],
         )
         history = model.fit(
-            data.training_batches(dataset.train, len(dataset.class_names), config),
-            validation_data=data.batches(dataset.validation, len(dataset.class_names)),
-            steps_per_epoch=data.steps_per_epoch(dataset.train, config),
+            batching.training_batches(dataset.train, len(dataset.class_names), config),
+            validation_data=batching.batches(
+                dataset.validation, len(dataset.class_names)
+            ),
+            steps_per_epoch=batching.steps_per_epoch(dataset.train, config),
             epochs=epochs,
             shuffle=False,
             verbose=2,

@@ -1,14 +1,22 @@
 """The softmax family for Keras 3."""
 
-from kerasoft import callbacks, heads, losses, ops, output_layers, schedules
+from kerasoft import (
+    backbones,
+    callbacks,
+    heads,
+    losses,
+    ops,
+    output_layers,
+    schedules,
+)
+from kerasoft.backbones import plain_cnn, resnet12
 from kerasoft.embeddings import RowwiseEmbedding
-from kerasoft.plain_cnn import plain_cnn
-from kerasoft.resnet12 import resnet12
 from kerasoft.views import probabilities
 
 __version__ = "0.2.0"
 __all__ = [
     "RowwiseEmbedding",
+    "backbones",
     "callbacks",
     "heads",
     "losses",

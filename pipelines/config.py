@@ -19,11 +19,9 @@ from typing import Literal, NoReturn
 import jsonargparse
 import yaml
 
-from kerasoft import heads
-
-
-class InputError(ValueError):
-    """What the user gave cannot be used. The message says what, and the way out."""
+from kerasoft import backbones, heads
+from pipelines import datasets
+from pipelines.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +67,15 @@ class Config:
             given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
             for logits, the mistake of softmax before a cross-entropy on logits.
-        dataset: `cifar100`, `shapes100` (built in), `folder:PATH` (PATH/train/CLASS/*
-            and PATH/test/CLASS/*), or `auto`: CIFAR-100 where TFDS has it or can get
-            it, shapes100 otherwise.
-        label: The classes, where the data set has both: fine (100) or coarse (20).
-        image_size: The side to which a folder's images are resized.
-        backbone: The network under the head.
+        dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (any image
+            classification set of TensorFlow Datasets, TFDS), `folder:PATH`
+            (PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`: CIFAR-100 where TFDS
+            has it or can get it, shapes100 otherwise.
+        label: The classes, where the data set has both: fine (of CIFAR-100, 100) or
+            coarse (20).
+        image_size: The side to which images of a folder or of `tfds:NAME` are resized.
+        backbone: The network under the head: `resnet12`, `plain_cnn`, or your own as
+            `module:function`, from `input_shape` to a model that ends in features.
         width: The filters of its first block; the next three double it each.
         dropblock: The rate of DropBlock, for resnet12.
         epochs: Passes over the training images.
@@ -105,7 +106,7 @@ class Config:
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
     image_size: int = 32
-    backbone: Literal["resnet12", "plain_cnn"] = "resnet12"
+    backbone: str = "resnet12"
     width: int = 16
     dropblock: float = 0.0
     epochs: int = 15
@@ -164,16 +165,16 @@ class Config:
                 f"belongs to spherical_softmax; the head {self.head} has none",
             )
             self._require(0 < self.epsilon < math.inf, "epsilon", "must be above 0")
+        if self.dataset != "auto":
+            datasets.find(self.dataset)
+        try:
+            drops = backbones.takes(self.backbone, "dropblock")
+        except ValueError as error:
+            raise InputError(f"backbone: {error}") from error
         self._require(
-            self.dataset in ("auto", "cifar100", "shapes100")
-            or self.dataset.removeprefix("folder:") not in ("", self.dataset),
-            "dataset",
-            "must be auto, cifar100, shapes100 or folder:PATH",
-        )
-        self._require(
-            not self.dropblock or self.backbone == "resnet12",
+            not self.dropblock or drops,
             "dropblock",
-            "belongs to the backbone resnet12",
+            f"belongs to the backbone resnet12; {self.backbone} has none",
         )
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
@@ -201,8 +202,8 @@ class Config:
     @property
     def run_name(self) -> str:
         """The name of the run's folder: what it is, and what differs from defaults."""
-        parts = [self.dataset.replace("folder:", ""), self.backbone, self.head]
-        parts[0] = Path(parts[0]).name
+        dataset = Path(self.dataset.partition(":")[2] or self.dataset).name
+        parts = [dataset, self.backbone.replace(":", "."), self.head]
         match self.temperature:
             case Annealing(kind, start, end):
                 parts.append(f"t{kind}-{start:g}-{end:g}")

@@ -22,8 +22,9 @@ import jsonargparse
 import numpy as np
 import tensorflow as tf
 
-from pipelines import data, metrics, report, runs, saved_model
-from pipelines.config import InputError, command, parse
+from pipelines import datasets, metrics, report, runs, saved_model
+from pipelines.config import command, parse
+from pipelines.errors import InputError
 from pipelines.runs import Run
 from pipelines.train import provenance
 
@@ -158,15 +159,14 @@ def compare(
     return table
 
 
-def load_data(run: Run, seed: int) -> data.Data:
+def load_data(run: Run, seed: int) -> datasets.Data:
     """Loads the data of a run, with the validation images of a seed.
 
     Raises:
         InputError: If its checksum is not the one that the run wrote down.
     """
     name = run.record["dataset"]["name"]
-    config = dataclasses.replace(run.config, dataset=name, seed=seed)
-    loaded = data.load(config)
+    loaded = datasets.load(name, run.config.label, run.config.image_size, seed)
     trained_on = run.record["dataset"]["checksum"]
     if loaded.checksum != trained_on:
         raise InputError(
@@ -214,7 +214,10 @@ def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answ
 
 
 def judge(
-    answer: Answer, held_out: Answer, dataset: data.Data, held_out_labels: np.ndarray
+    answer: Answer,
+    held_out: Answer,
+    dataset: datasets.Data,
+    held_out_labels: np.ndarray,
 ) -> tuple[dict, dict[str, np.ndarray]]:
     """The metrics of an answer, before and after temperature scaling.
 

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import saved_model
-from pipelines.config import InputError, command, parse
-from pipelines.data import read_image
+from pipelines.config import command, parse
+from pipelines.errors import InputError
+from pipelines.pixels import read_image
 
 TOP = 5
 

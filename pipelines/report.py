@@ -20,7 +20,8 @@ import numpy as np
 import plotly.offline
 
 from pipelines import figures, metrics
-from pipelines.config import InputError, command, parse
+from pipelines.config import command, parse
+from pipelines.errors import InputError
 from pipelines.tables import INTERVALS, Cell, sections
 
 FORMAT = 1  # of what is kept

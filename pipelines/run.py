@@ -29,8 +29,9 @@ from typing import Any, NamedTuple
 import jsonargparse
 import yaml
 
-from pipelines import data, evaluate, saved_model
-from pipelines.config import Config, InputError, command, config_of, parse, parser
+from pipelines import datasets, evaluate, saved_model
+from pipelines.config import Config, command, config_of, parse, parser
+from pipelines.errors import InputError
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
 
@@ -66,7 +67,7 @@ def read(path: Path) -> list[Planned]:
             "list of options."
         )
     options = parser("train", "")
-    resolve = functools.cache(data.resolve)  # says so in a line each time
+    resolve = functools.cache(datasets.resolve)  # says so in a line each time
     planned: dict[Config, Planned] = {}
     for number, entry in enumerate(content["runs"], start=1):
         reported = entry.pop("reported", None)

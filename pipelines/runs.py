@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines import saved_model
-from pipelines.config import Annealing, Config, InputError
+from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
 
 FACTS = (
     "dataset",

@@ -13,8 +13,8 @@ import tensorflow as tf
 from kerasoft import heads
 from kerasoft.heads import GumbelHead
 from kerasoft.ops import TINY
-from pipelines.config import InputError
-from pipelines.data import resize
+from pipelines.errors import InputError
+from pipelines.pixels import resize
 
 EXTRA = "assets.extra"
 CLASS_NAMES = "class_names.txt"

@@ -22,20 +22,20 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 import kerasoft
-from kerasoft import heads, losses
+from kerasoft import backbones, heads, losses
 from kerasoft.callbacks import TemperatureLogger
 from kerasoft.optimizers import SGD, Muon
 from kerasoft.schedules import FlooredExponentialDecay
-from pipelines import data, saved_model
+from pipelines import batching, datasets, saved_model
 from pipelines.config import (
     Annealing,
     Config,
-    InputError,
     command,
     config_of,
     parse,
     parser,
 )
+from pipelines.errors import InputError
 from pipelines.metrics import classification
 
 STRATEGIES = {
@@ -67,13 +67,13 @@ def train(
         InputError: If the run is there already, or its data cannot serve.
         FloatingPointError: If the loss is not finite.
     """
-    config = dataclasses.replace(config, dataset=data.resolve(config.dataset))
+    config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
     work = saved_models / f".{config.run_name}.partial"
     _check_free(path, work, config, resume, overwrite)
     started = time.monotonic()
 
-    dataset = data.load(config)
+    dataset = load_data(config)
     try:
         verbose = 1 if sys.stdout.isatty() else 2
         model, first_epoch = fit(config, dataset, work, verbose)
@@ -116,8 +116,13 @@ def train(
     return path
 
 
+def load_data(config: Config) -> datasets.Data:
+    """The data of a config."""
+    return datasets.load(config.dataset, config.label, config.image_size, config.seed)
+
+
 def fit(
-    config: Config, dataset: data.Data, work: Path, verbose: int
+    config: Config, dataset: datasets.Data, work: Path, verbose: int
 ) -> tuple[keras.Model, int]:
     """Trains a config's model, from the last epoch that is kept in a folder.
 
@@ -147,9 +152,9 @@ def fit(
         hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
     num_classes = len(dataset.class_names)
     model.fit(
-        data.training_batches(dataset.train, num_classes, config, first_epoch),
-        validation_data=data.batches(dataset.validation, num_classes),
-        steps_per_epoch=data.steps_per_epoch(dataset.train, config),
+        batching.training_batches(dataset.train, num_classes, config, first_epoch),
+        validation_data=batching.batches(dataset.validation, num_classes),
+        steps_per_epoch=batching.steps_per_epoch(dataset.train, config),
         initial_epoch=first_epoch,
         epochs=config.epochs,
         shuffle=False,
@@ -170,28 +175,26 @@ def fit(
     return model, first_epoch
 
 
-def build(config: Config, dataset: data.Data, policy: str) -> keras.Model:
+def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
     """Builds and compiles the config's network, head and loss under a dtype policy."""
-    steps = data.steps_per_epoch(dataset.train, config)
+    steps = batching.steps_per_epoch(dataset.train, config)
     ambient = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         head = make_head(config, config.epochs * steps)
-        options = {
-            "num_classes": len(dataset.class_names),
-            "head": head,
-            "width": config.width,
-            "input_shape": dataset.test.images.shape[1:],
-        }
-        if config.backbone == "resnet12":
-            model = kerasoft.resnet12(
-                **options,
+        try:
+            model = backbones.build(
+                config.backbone,
+                len(dataset.class_names),
+                head,
+                dataset.test.images.shape[1:],
+                width=config.width,
                 dropblock=config.dropblock,
                 seed=config.seed,
                 synchronized=config.strategy == "mirrored",
             )
-        else:
-            model = kerasoft.plain_cnn(**options)
+        except ValueError as error:
+            raise InputError(str(error)) from error
         optimizer = make_optimizer(config, steps)
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "raw_temperature"]
@@ -317,7 +320,9 @@ class Progress(keras.callbacks.Callback):
         self.manager.save(checkpoint_number=epoch + 1)
 
 
-def serving_copy(config: Config, dataset: data.Data, model: keras.Model) -> keras.Model:
+def serving_copy(
+    config: Config, dataset: datasets.Data, model: keras.Model
+) -> keras.Model:
     """The trained model in float32 and on one device, which every machine has."""
     alone = dataclasses.replace(config, strategy="single")
     copy = build(alone, dataset, "float32")

@@ -26,7 +26,7 @@ import matplotlib.figure
 import numpy as np
 import yaml
 
-from pipelines import data, metrics, saved_model, train
+from pipelines import datasets, metrics, saved_model, train
 from pipelines.config import (
     Annealing,
     Config,
@@ -159,8 +159,8 @@ class Tuner(keras_tuner.Tuner):
         super().__init__(directory=folder.parent, project_name=folder.name, **kwargs)
 
     @functools.cached_property
-    def data(self) -> data.Data:
-        return data.load(self.base)
+    def data(self) -> datasets.Data:
+        return train.load_data(self.base)
 
     def run_trial(self, trial, verbose):
         config = config_of_trial(self.base, trial.hyperparameters.values)
@@ -183,7 +183,7 @@ class Tuner(keras_tuner.Tuner):
         print(line(row_of(self.base, trial)), flush=True)
 
 
-def judge(model, validation: data.Split) -> dict[str, float]:
+def judge(model, validation: datasets.Split) -> dict[str, float]:
     """Accuracy, NLL and ECE of a model without noise."""
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
     parts = np.array_split(validation.images, max(len(validation.images) // 250, 1))
@@ -387,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Received: {base.temperature}"
         )
     config_of_trial(base, {"temperature": 1.0})  # whether the head has one
-    base = dataclasses.replace(base, dataset=data.resolve(base.dataset))
+    base = dataclasses.replace(base, dataset=datasets.resolve(base.dataset))
     parts = (base.run_name, search.search, search.algorithm, search.objective)
     folder = given.searches / "-".join(parts)
     try:

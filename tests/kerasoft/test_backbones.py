@@ -4,8 +4,8 @@ import pytest
 from references import numpy
 from scipy import stats
 
-from kerasoft import heads, losses, plain_cnn, resnet12
-from kerasoft.dropblock import DropBlock
+from kerasoft import backbones, heads, losses, plain_cnn, resnet12
+from kerasoft.backbones.dropblock import DropBlock
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
 
@@ -195,3 +195,62 @@ def test_bad_arguments(backbone, kwargs, says):
 def test_a_bad_rate_of_dropblock():
     with pytest.raises(ValueError, match=r"`rate` must be.*Received: rate=1.5"):
         resnet12(width=2, dropblock=1.5)
+
+
+OWN = """
+import keras
+
+def small(input_shape, width=8):
+    inputs = keras.Input(input_shape)
+    maps = keras.layers.Conv2D(width, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, maps, name="small")
+
+def flat(input_shape):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, keras.layers.Flatten()(inputs), name="flat")
+
+def nothing(input_shape):
+    return None
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.parametrize(("function", "parameters"), [("small", 224), ("flat", 0)])
+def test_a_backbone_of_ones_own(own, function, parameters):
+    name = f"own_networks:{function}"
+    options = {"width": 8, "dropblock": 0.1, "seed": 0}
+    model = backbones.build(name, 10, "softmax", (16, 16, 3), **options)
+    size = model.get_layer("logits").input.shape[-1]
+    assert model.count_params() == parameters + 10 * (size + 1)
+    p = keras.ops.convert_to_numpy(model(np.zeros((2, 16, 16, 3), "uint8")))
+    assert p.shape == (2, 10)
+    np.testing.assert_allclose(p.sum(axis=-1), 1, rtol=1e-5)
+    assert backbones.takes(name, "width") == (function == "small")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet13", "one of resnet12, plain_cnn, or your own as module:function"),
+        ("no_such_module:f", "no_such_module:f cannot be imported"),
+        ("own_networks:large", "own_networks:large cannot be imported"),
+        ("own_networks:nothing", "must return a functional keras.Model.*None"),
+        (":f", "cannot be imported"),
+    ],
+)
+def test_a_backbone_that_cannot_be_had(own, name, words):
+    with pytest.raises(ValueError, match=words) as raised:
+        backbones.build(name, 10)
+    assert "\n" not in str(raised.value)
+
+
+def test_options_that_a_backbone_does_not_have_are_left_out():
+    model = backbones.build("plain_cnn", 10, None, width=4, dropblock=0.5, seed=1)
+    assert model.count_params() == plain_cnn(num_classes=10, width=4).count_params()
+    assert backbones.takes("resnet12", "dropblock")
+    assert not backbones.takes("plain_cnn", "dropblock")

@@ -4,7 +4,7 @@ import pytest
 from references import numpy
 from scipy import ndimage
 
-from kerasoft.dropblock import DropBlock
+from kerasoft.backbones.dropblock import DropBlock
 
 
 def dropped(layer, shape):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from references import gradient, numpy
 
-from kerasoft.normalization import BatchNormalization
+from kerasoft.backbones.normalization import BatchNormalization
 
 SHAPE = (8, 5, 4, 3)
 WEIGHTS = np.random.default_rng(1).normal(size=SHAPE).astype("float32")

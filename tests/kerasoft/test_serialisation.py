@@ -7,8 +7,8 @@ from keras.src.testing import TestCase
 from references import numpy
 
 from kerasoft import heads, losses, schedules
-from kerasoft.dropblock import DropBlock
-from kerasoft.normalization import BatchNormalization
+from kerasoft.backbones.dropblock import DropBlock
+from kerasoft.backbones.normalization import BatchNormalization
 
 decay = keras.optimizers.schedules.ExponentialDecay(3.0, 10, 0.5)
 floored = schedules.FlooredExponentialDecay(3.0, rate=0.1, update_every=2)

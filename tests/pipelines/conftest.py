@@ -3,9 +3,8 @@ import os
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import data
 from pipelines.config import Config
-from pipelines.train import train
+from pipelines.train import load_data, train
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +30,7 @@ def cifar100():
         if os.environ.get("KERASOFT_REQUIRE_CIFAR100"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return data.load(Config(dataset="cifar100"))
+    return load_data(Config(dataset="cifar100"))
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import yaml
 
-from pipelines.config import Annealing, Config, InputError, config_of, parse, parser
+from pipelines.config import Annealing, Config, config_of, parse, parser
+from pipelines.errors import InputError
 
 
 def read(*argv):
@@ -75,7 +76,10 @@ def test_annealing_by_flags():
         (["--epsilon", "0.1"], "epsilon belongs to spherical_softmax"),
         (["--head=spherical_softmax", "--epsilon=0"], "epsilon must be above 0.*: 0"),
         (["--noise", "loud"], "noise must be .*always.*Received: loud"),
-        (["--dataset", "cifar1000"], "dataset must be auto, cifar100, shapes100 or"),
+        (
+            ["--dataset", "cifar1000"],
+            "dataset must be auto, cifar100, shapes100, tfds:NAME or",
+        ),
         (["--learning_rate", "0"], "learning_rate must be above 0. Received: 0"),
         (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),
         (["--seed", "-3"], "seed must be at least 0"),

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import socket
 import threading
 import time
@@ -7,11 +8,14 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import data
-from pipelines.config import Config, InputError
+from pipelines import batching, datasets, evaluate, pixels, train
+from pipelines.config import Config
+from pipelines.datasets import prepared, source
+from pipelines.errors import InputError
 
 
 def first(batches):
@@ -29,7 +33,7 @@ def test_cifar100_is_whole_and_stratified(cifar100):
 
 
 def test_coarse_labels_keep_the_split(cifar100):
-    coarse = data.load(Config(dataset="cifar100", label="coarse"))
+    coarse = train.load_data(Config(dataset="cifar100", label="coarse"))
     assert len(coarse.class_names) == 20
     assert coarse.superclasses is None
     np.testing.assert_array_equal(
@@ -41,7 +45,7 @@ def test_coarse_labels_keep_the_split(cifar100):
 
 def test_the_split_follows_the_seed(tiny):
     one, same, other = (
-        data.load(dataclasses.replace(tiny, seed=seed)) for seed in (1, 1, 2)
+        train.load_data(dataclasses.replace(tiny, seed=seed)) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one.validation.images, same.validation.images)
     assert not np.array_equal(one.validation.images, other.validation.images)
@@ -51,7 +55,7 @@ def test_the_split_follows_the_seed(tiny):
 
 
 def test_a_folder_of_images(tiny, photos):
-    loaded = data.load(tiny)
+    loaded = train.load_data(tiny)
     assert loaded.class_names == ["blue", "green", "red"]
     assert loaded.test.images.shape == (18, 16, 16, 3)
     means = [
@@ -64,7 +68,7 @@ def test_a_folder_of_images(tiny, photos):
 def test_a_folder_that_cannot_serve(tmp_path, tiny):
     def load(**changes):
         changes = {"dataset": f"folder:{tmp_path / 'photos'}", **changes}
-        return data.load(dataclasses.replace(tiny, **changes))
+        return train.load_data(dataclasses.replace(tiny, **changes))
 
     with pytest.raises(InputError, match=r"needs .*/train/CLASS"):
         load()
@@ -75,7 +79,7 @@ def test_a_folder_that_cannot_serve(tmp_path, tiny):
             for i in range(2):
                 PIL.Image.new("RGB", (9, 9), (60 * i, 0, 0)).save(folder / f"{i}.png")
     with pytest.raises(InputError, match=r"at most .* 2\. Received: 8 \* 1"):
-        load()
+        batching.steps_per_epoch(load().train, tiny)
     with pytest.raises(InputError, match="label coarse needs cifar100 or shapes100"):
         load(label="coarse")
     (tmp_path / "photos" / "test" / "a" / "0.png").write_bytes(b"not an image")
@@ -84,11 +88,11 @@ def test_a_folder_that_cannot_serve(tmp_path, tiny):
 
 
 def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
-    loaded = data.load(tiny)
+    loaded = train.load_data(tiny)
     steps = len(loaded.train.labels) // tiny.batch_size
 
     def epoch(config, number, resumed=False):
-        batches = data.training_batches(
+        batches = batching.training_batches(
             loaded.train, 3, config, first_epoch=number if resumed else 0
         )
         skipped = batches if resumed else batches.skip(number * steps)
@@ -103,8 +107,8 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
 
 
 def test_an_epoch_takes_each_image_at_most_once(tiny):
-    loaded = data.load(tiny)
-    numbered = data.Split(
+    loaded = train.load_data(tiny)
+    numbered = datasets.Split(
         np.broadcast_to(
             np.arange(len(loaded.train.labels), dtype="uint8")[:, None, None, None],
             loaded.train.images.shape,
@@ -112,7 +116,7 @@ def test_an_epoch_takes_each_image_at_most_once(tiny):
         loaded.train.labels,
     )
     steps = len(numbered.labels) // tiny.batch_size
-    batches = data.training_batches(numbered, 3, tiny).take(steps)
+    batches = batching.training_batches(numbered, 3, tiny).take(steps)
     seen = np.concatenate([x.numpy()[:, 0, 0, 0] for x, _ in batches])
     assert len(set(seen)) == len(seen) == steps * tiny.batch_size
 
@@ -131,13 +135,13 @@ def test_crops_are_windows_of_the_reflected_image(seed):
             np.ascontiguousarray(window[:, ::-1]),
         )
     }
-    crops = data.crop_and_flip(tf.constant(np.stack([image] * 4)), 4, [seed, 0])
+    crops = batching.crop_and_flip(tf.constant(np.stack([image] * 4)), 4, [seed, 0])
     assert all(crop.tobytes() in windows for crop in crops.numpy())
 
 
 def test_crops_and_flips_take_every_place():
     image = np.arange(12 * 10, dtype="uint8").reshape(1, 12, 10, 1)
-    crops = data.crop_and_flip(
+    crops = batching.crop_and_flip(
         tf.constant(np.repeat(image, 4000, 0)), 4, [0, 0]
     ).numpy()
     assert len({crop.tobytes() for crop in crops}) == 9 * 9 * 2
@@ -145,7 +149,7 @@ def test_crops_and_flips_take_every_place():
 
 def test_cutout_covers_a_square():
     images = tf.zeros((64, 16, 16, 3), tf.uint8)
-    covered = (data.cutout(images, 4, [0, 0]).numpy() == data.GREY).all(-1)
+    covered = (batching.cutout(images, 4, [0, 0]).numpy() == batching.GREY).all(-1)
     sizes = covered.sum((1, 2))
     assert sizes.max() == 16
     assert sizes.min() >= 4
@@ -157,7 +161,7 @@ def test_cutout_covers_a_square():
 def test_mixup_mixes_images_and_targets_alike():
     images = tf.constant(np.repeat([[0], [200]], 8, 0).reshape(16, 1, 1, 1), tf.uint8)
     targets = tf.one_hot(np.repeat([0, 1], 8), 2)
-    mixed, mixed_targets = data.mixup(images, targets, 1.0, [3, 1])
+    mixed, mixed_targets = batching.mixup(images, targets, 1.0, [3, 1])
     np.testing.assert_allclose(
         mixed.numpy().ravel(), 200 * mixed_targets.numpy()[:, 1], atol=0.5
     )
@@ -166,8 +170,8 @@ def test_mixup_mixes_images_and_targets_alike():
 
 
 def test_validation_batches_are_in_order_and_as_they_are(tiny):
-    split = data.load(tiny).validation
-    batches = list(data.batches(split, 3, batch_size=4))
+    split = train.load_data(tiny).validation
+    batches = list(batching.batches(split, 3, batch_size=4))
     images = np.concatenate([x.numpy() for x, _ in batches])
     labels = np.concatenate([y.numpy() for _, y in batches]).argmax(-1)
     np.testing.assert_array_equal(images, split.images)
@@ -175,8 +179,11 @@ def test_validation_batches_are_in_order_and_as_they_are(tiny):
 
 
 def test_the_end_of_an_iterator_waits_for_no_autotuner(tiny):
-    split = data.load(tiny).validation
-    for batches in (data.batches(split, 3), data.training_batches(split, 3, tiny)):
+    split = train.load_data(tiny).train
+    for batches in (
+        batching.batches(split, 3),
+        batching.training_batches(split, 3, tiny),
+    ):
         assert batches.options().autotune.enabled is False
 
 
@@ -191,9 +198,9 @@ def test_auto_decides_within_10_seconds_where_packets_vanish(
         raise OSError("timed out")
 
     monkeypatch.setattr(socket, "getaddrinfo", silence)
-    monkeypatch.setattr(data.tfds, "builder", lambda name: Unprepared())
+    monkeypatch.setattr(prepared.tfds, "builder", lambda name: Unprepared())
     started = time.monotonic()
-    assert data.resolve("auto") == "shapes100"
+    assert datasets.resolve("auto") == "shapes100"
     assert time.monotonic() - started < 10
     over.set()
     assert "DATA SET: shapes100" in capsys.readouterr().err
@@ -209,18 +216,108 @@ class Unprepared:
         raise OSError("no route to host")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("mnist", "cifar100, shapes100, tfds:NAME or folder:PATH. Received: mnist"),
+        ("folder:", "Received: folder:"),
+        ("cifar100:fine", "Received: cifar100:fine"),
+        ("tfds:no_such_set", "has no data set no_such_set"),
+    ],
+)
+def test_a_data_set_that_is_not_known(name, words):
+    with pytest.raises(InputError, match=re.escape(words)) as raised:
+        datasets.load(name)
+    assert "\n" not in str(raised.value)
+
+
+class GreySquares(tfds.core.GeneratorBasedBuilder):
+    """Grey images of several sizes, of which each class has its brightness."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    kept = ("image", "label")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 1)),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+        }
+        kept = tfds.features.FeaturesDict({name: features[name] for name in self.kept})
+        return tfds.core.DatasetInfo(builder=self, features=kept)
+
+    def _split_generators(self, dl_manager):
+        return {
+            "train": self._generate_examples(20),
+            "test": self._generate_examples(6),
+        }
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            image = np.full((10 + i, 12, 1), 50 + 150 * (i % 2), "uint8")
+            example = {"image": image, "label": i % 2}
+            yield i, {name: example[name] for name in self.kept}
+
+
+class SquaresWithoutLabels(GreySquares):
+    kept = ("image",)
+
+
+def test_a_data_set_of_tfds(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        prepared.tfds, "builder", lambda _: GreySquares(data_dir=tmp_path)
+    )
+    loaded = datasets.load("tfds:grey_squares", size=24)
+    assert loaded.train.images.shape == (18, 24, 24, 3)
+    assert loaded.test.images.shape == (6, 24, 24, 3)
+    assert loaded.class_names == ["dark", "light"]
+    assert loaded.superclasses is None
+    for images, labels in (loaded.train, loaded.validation, loaded.test):
+        expected = np.broadcast_to(50 + 150 * labels[:, None, None, None], images.shape)
+        np.testing.assert_array_equal(images, expected)
+
+
+def test_a_data_set_of_tfds_without_labels_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        prepared.tfds, "builder", lambda _: SquaresWithoutLabels(data_dir=tmp_path)
+    )
+    words = "needs the features `image` and `label`.* has the features image and"
+    with pytest.raises(InputError, match=words):
+        datasets.load("tfds:squares_without_labels")
+
+
+def test_a_data_set_is_added_by_one_registration(monkeypatch, tmp_path, capsys):
+    def read(name, size):
+        draws = np.random.default_rng(0)
+        labels = np.arange(40, dtype="int32") % 2
+        pixels = draws.integers(0, 255, (40, size, size, 3), dtype="uint8")
+        named = source.Labels(labels, labels, ["odd " + name, "even"])
+        return source.Source(pixels, pixels, {"fine": named})
+
+    monkeypatch.setitem(datasets.DATASETS, "noise:NAME", read)
+    options = {"backbone": "plain_cnn", "width": 4, "image_size": 16}
+    options |= {"batch_size": 8, "epochs": 1, "precision": "float32"}
+    flags = [f for name, value in options.items() for f in (f"--{name}", str(value))]
+    flags += ["--saved_models", str(tmp_path), "--dataset", "noise:one"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        train.main(flags)
+    assert "test (40 images)" in capsys.readouterr().out
+    (run,) = tmp_path.glob("one-*")
+    made = evaluate.evaluate([run], tmp_path / "out", timings=False)
+    assert made["tables"][0]["class_names"] == ["odd one", "even"]
+
+
 def test_a_data_set_asked_for_by_name_is_never_replaced(monkeypatch):
-    monkeypatch.setattr(data.tfds, "builder", lambda name: Unprepared())
+    monkeypatch.setattr(prepared.tfds, "builder", lambda name: Unprepared())
     with pytest.raises(InputError, match="cifar100 is not in nowhere"):
-        data.load(Config(dataset="cifar100"))
+        train.load_data(Config(dataset="cifar100"))
 
 
 def test_resizing_leaves_the_right_size_alone():
     images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype="uint8")
     resized = tf.image.resize(images, (16, 16), antialias=True)  # the slow form
     np.testing.assert_array_equal(resized, images)
-    np.testing.assert_array_equal(data.resize(images, 16), images)
+    np.testing.assert_array_equal(pixels.resize(images, 16), images)
     for sides in (16, 32), (32, 16), (32, 32):  # one side alone will not do
         other = np.zeros((2, *sides, 3), "uint8")
-        assert data.resize(other, 16).shape == (2, 16, 16, 3)
-    assert data.resize(images, 32).shape == (2, 32, 32, 3)
+        assert pixels.resize(other, 16).shape == (2, 16, 16, 3)
+    assert pixels.resize(images, 32).shape == (2, 32, 32, 3)

@@ -15,7 +15,7 @@ import sklearn.metrics
 import tensorflow as tf
 
 import kerasoft
-from pipelines import data, evaluate, figures, metrics, report, saved_model, train
+from pipelines import datasets, evaluate, figures, metrics, report, saved_model, train
 from pipelines import runs as runs_on_disk
 from pipelines.config import Annealing, Config
 
@@ -55,7 +55,7 @@ def pretend(config, dataset, folder):
 
 @pytest.fixture(scope="module")
 def loaded(tiny):
-    return data.load(tiny)
+    return train.load_data(tiny)
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +70,12 @@ def runs(tiny, loaded, tmp_path_factory):
 def superclassed(loaded):
     """Loads the photos as if two of their classes formed a superclass."""
 
-    def load(config):
+    def load(*given):
         return dataclasses.replace(
-            data_load(config), superclasses=[0, 1, 0], superclass_names=["bg", "r"]
+            whole(*given), superclasses=[0, 1, 0], superclass_names=["bg", "r"]
         )
 
-    data_load = data.load
+    whole = datasets.load
     return load
 
 
@@ -84,7 +84,7 @@ def compared(runs, superclassed, tmp_path_factory):
     """The comparison of all the runs, and the folder that it was written to."""
     out = tmp_path_factory.mktemp("results") / "comparison"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "load", superclassed)
+        patch.setattr(datasets, "load", superclassed)
         reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
         made = evaluate.evaluate(
             runs,
@@ -241,7 +241,7 @@ def test_of_scores_nothing_is_told_of_calibration_before_scaling(compared):
 
 def test_the_same_runs_give_the_same_bytes(compared, runs, superclassed, monkeypatch):
     _, out = compared
-    monkeypatch.setattr(data, "load", superclassed)
+    monkeypatch.setattr(datasets, "load", superclassed)
     again = out.with_name("again")
     reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
     evaluate.evaluate(runs[::-1], again, reported, timings=False, made_by="the command")
@@ -292,7 +292,7 @@ def test_temperature_scaling_is_fitted_on_the_validation_images_of_the_seed(
 ):
     for run, seed in ((runs[1], 0), (runs[-1], 1)):
         (row,) = (r for r in compared[0]["tables"][0]["rows"] if r["run"] == run.name)
-        validation = data.load(dataclasses.replace(tiny, seed=seed)).validation
+        validation = train.load_data(dataclasses.replace(tiny, seed=seed)).validation
         serve, _, _ = saved_model.load(run)
         log_p = serve(images=tf.constant(validation.images))["log_probabilities"]
         fitted = metrics.fit_temperature(log_p.numpy(), validation.labels)
@@ -393,7 +393,7 @@ def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_pa
     (other / "test" / "red").rename(other / "test" / "yellow")
     next((other / "test" / "blue").iterdir()).unlink()
     config = dataclasses.replace(tiny, dataset=f"folder:{other}")
-    run = pretend(config, data.load(config), tmp_path / "runs")
+    run = pretend(config, train.load_data(config), tmp_path / "runs")
     made = evaluate.evaluate([*runs, run], tmp_path / "out", timings=False)
     assert [len(table["runs"]) for table in made["tables"]] in ([5, 1], [1, 5])
     text = (tmp_path / "out" / "comparison.md").read_text("utf-8")
@@ -423,7 +423,7 @@ def test_changed_data_is_refused(runs, tiny, tmp_path, capsys):
     photos = tmp_path / "photos"
     shutil.copytree(tiny.dataset.removeprefix("folder:"), photos)
     config = dataclasses.replace(tiny, dataset=f"folder:{photos}")
-    run = pretend(config, data.load(config), tmp_path / "runs")
+    run = pretend(config, train.load_data(config), tmp_path / "runs")
     next((photos / "test" / "blue").iterdir()).unlink()
     assert "is not what" in refusal(capsys, str(run), "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

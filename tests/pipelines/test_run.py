@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from pipelines import evaluate, run, saved_model
-from pipelines.config import Annealing, Config, InputError
+from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
 
 # Stands for the trainer: publishes a run at once, or fails where the seed is 1.
 STUB = """

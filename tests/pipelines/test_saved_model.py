@@ -10,8 +10,9 @@ import tensorflow as tf
 from scipy import special
 
 from kerasoft.heads import HEADS
-from pipelines import data, saved_model, train
-from pipelines.config import Config, InputError
+from pipelines import batching, saved_model, train
+from pipelines.config import Config
+from pipelines.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
 
@@ -32,7 +33,7 @@ def probabilities(answer, outputs):
 
 @pytest.fixture(scope="module")
 def loaded(tiny):
-    return data.load(tiny)
+    return train.load_data(tiny)
 
 
 def exported(config, loaded, path):
@@ -68,7 +69,7 @@ def test_serving_uses_the_temperature_that_training_reached(tiny, loaded, tmp_pa
         tiny, "gumbel_softmax", temperature=train.Annealing("linear", 4.0, 1.0)
     )
     model = train.build(config, loaded, "float32")
-    steps = data.steps_per_epoch(loaded.train, config)
+    steps = batching.steps_per_epoch(loaded.train, config)
     model.get_layer("head").step.assign(steps)  # halfway through 2 epochs
     saved_model.export(model, loaded.class_names, tmp_path / "run", scratch=tmp_path)
     serve = tf.saved_model.load(tmp_path / "run").signatures["serving_default"]
@@ -100,7 +101,7 @@ def test_every_head_learns_shapes100_and_serves(head, tmp_path):
     record = saved_model.read_record(run)
     assert record["metrics"]["accuracy"] > 0.02  # twice chance, 100 classes
 
-    images = data.load(config).test.images[:50]
+    images = train.load_data(config).test.images[:50]
     np.save(tmp_path / "images.npy", images)
     script = f"""
 import sys

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.shapes100 import Shapes100, drawing
+from pipelines.datasets.shapes100 import Shapes100, drawing
 
 LABELS = np.arange(100)
 SHAPES, FILLS = np.divmod(LABELS, 5)

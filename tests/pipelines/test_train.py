@@ -14,7 +14,7 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipelines import data, saved_model, train
+from pipelines import saved_model, train
 from pipelines.config import Annealing, Config
 from pipelines.runs import read_history
 
@@ -62,7 +62,7 @@ def test_onednn_is_asked_for_unless_the_user_says_otherwise(given, found):
 
 def test_a_run_is_a_saved_model_with_its_record(run, tiny):
     served = tf.saved_model.load(run).signatures["serving_default"]
-    test = data.load(tiny).test
+    test = train.load_data(tiny).test
     predicted = served(images=tf.constant(test.images))["class"].numpy()
     record = json.loads((run / "assets.extra" / "run.json").read_text())
     assert record["metrics"]["accuracy"] == accuracy_score(test.labels, predicted)
@@ -71,7 +71,7 @@ def test_a_run_is_a_saved_model_with_its_record(run, tiny):
     )
     assert record["metrics"]["accuracy"] > 0.9
     assert record["config"] == dataclasses.asdict(tiny)
-    assert record["dataset"]["checksum"] == data.load(tiny).checksum
+    assert record["dataset"]["checksum"] == train.load_data(tiny).checksum
     assert record["versions"]["keras"] == keras.__version__
     config = yaml.safe_load((run / "assets.extra" / "config.yaml").read_text())
     assert config == dataclasses.asdict(tiny)
@@ -202,7 +202,7 @@ def test_a_learned_temperature_is_learned_and_served(tiny, tmp_path):
     model = keras.models.load_model(run / "assets.extra" / "model.keras")
     temperature = float(model.layers[-1].current_temperature)
     assert temperature == pytest.approx(reached[-1], rel=1e-6)
-    images = data.load(config).test.images
+    images = train.load_data(config).test.images
     served = tf.saved_model.load(run).signatures["serving_default"]
     np.testing.assert_allclose(
         served(images=tf.constant(images))["probabilities"],
@@ -249,7 +249,10 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(tiny, tmp_path, capsys):
         (["--head=gumbel_softmax", "--temperature=0"], "not 0"),
         (["--temperature", "3"], "belongs to the Gumbel heads"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["--dataset", "imagenet"], "must be auto, cifar100, shapes100 or folder:PATH"),
+        (
+            ["--dataset", "imagenet"],
+            "must be auto, cifar100, shapes100, tfds:NAME or",
+        ),
         (["--dataset", "folder:/nowhere"], "there is no /nowhere/train"),
         (["--resume", "--dataset", "shapes100"], "no stopped run"),
         (["--precision", "float8"], "precision must be"),
@@ -299,7 +302,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 
 def test_weight_decay_is_on_kernels_alone(tiny):
-    loaded = data.load(tiny)
+    loaded = train.load_data(tiny)
     config = dataclasses.replace(
         tiny,
         backbone="resnet12",
@@ -316,3 +319,33 @@ def test_weight_decay_is_on_kernels_alone(tiny):
     assert decayed == {
         v.path for v in model.trainable_variables if v.path.endswith("kernel")
     }
+
+
+def test_a_backbone_of_ones_own_is_trained_and_served(
+    tiny, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "my_networks.py").write_text(
+        "import keras\n"
+        "def small(input_shape, width):\n"
+        "    inputs = keras.Input(input_shape)\n"
+        "    x = keras.layers.Conv2D(width, 3, activation='relu')(inputs)\n"
+        "    return keras.Model(inputs, x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = dataclasses.replace(tiny, backbone="my_networks:small")
+    run = train.train(config, tmp_path)
+    assert run.name.startswith("photos-my_networks.small-")
+    serve, _, _ = saved_model.load(run)
+    answer = serve(images=np.zeros((2, 16, 16, 3), "uint8"))
+    np.testing.assert_allclose(
+        answer["probabilities"].numpy().sum(axis=-1), 1, rtol=1e-5
+    )
+    for flag, words in (
+        (["--backbone", "my_networks:large"], "cannot be imported"),
+        (["--backbone", "resnet13"], "Received: resnet13"),
+        (["--backbone", "plain_cnn", "--dropblock", "0.1"], "plain_cnn has none"),
+    ):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            train.main(["--dataset", tiny.dataset, *flag])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line

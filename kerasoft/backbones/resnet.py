@@ -5,10 +5,9 @@ from functools import partial
 import keras
 from keras import layers
 
-from kerasoft import heads
-from kerasoft.dropblock import DropBlock
-from kerasoft.normalization import BatchNormalization
-from kerasoft.ops import Tensor
+from kerasoft.backbones.dropblock import DropBlock
+from kerasoft.backbones.normalization import BatchNormalization
+from kerasoft.backbones.parts import classifier, four_filters, images
 
 conv = partial(
     layers.Conv2D,
@@ -92,17 +91,6 @@ def resnet12(
     return classifier(inputs, x, num_classes, head, name)
 
 
-def images(input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Begins a backbone: the input, and its pixels brought near 0."""
-    if min(input_shape[:2]) < 16:
-        raise ValueError(
-            "Images must measure at least 16 pixels on each side, because the network "
-            f"halves them four times. Received: input_shape={input_shape}"
-        )
-    inputs = keras.Input(input_shape, name="images")
-    return inputs, layers.Rescaling(1 / 64, offset=-2.0, name="pixels")(inputs)
-
-
 def _residual(x, filters, norm, name):
     shortcut = conv(filters, 1, name=f"{name}_shortcut_conv")(x)
     shortcut = norm(name=f"{name}_shortcut_norm")(shortcut)
@@ -114,33 +102,3 @@ def _residual(x, filters, norm, name):
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     x = activation(name=f"{name}_act3")(x)
     return layers.MaxPooling2D(2, name=f"{name}_pool")(x)
-
-
-def four_filters(width: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The filters of four blocks: four integers, or multiples of one."""
-    filters = (
-        (width, 2 * width, 4 * width, 8 * width) if isinstance(width, int) else width
-    )
-    if len(filters) != 4 or any(f < 1 for f in filters):
-        raise ValueError(
-            "`width` must be a positive integer or four of them. "
-            f"Received: width={width}"
-        )
-    return filters
-
-
-def classifier(
-    inputs: Tensor,
-    features: Tensor,
-    num_classes: int,
-    head: str | keras.layers.Layer | None,
-    name: str,
-) -> keras.Model:
-    """Ends a backbone: pooled features, logits in float32, and the head."""
-    x = layers.GlobalAveragePooling2D(name="features")(features)
-    x = layers.Dense(num_classes, dtype="float32", name="logits")(x)
-    if isinstance(head, str):
-        head = heads.get(head, name="head")
-    if head is not None:
-        x = head(x)
-    return keras.Model(inputs, x, name=name)

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from kerasoft.resnet12 import classifier, four_filters, images
+from kerasoft.backbones.parts import classifier, four_filters, images
 
 
 def plain_cnn(

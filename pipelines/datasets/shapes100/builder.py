@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.shapes100.drawing import FILLS, SHAPES, SIZE, draw
+from pipelines.datasets.shapes100.drawing import FILLS, SHAPES, SIZE, draw
 
 SPLITS = {"train": 100, "test": 20}  # images of each class
 SEED = 100

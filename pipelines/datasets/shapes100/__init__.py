@@ -1,5 +1,5 @@
 """The built-in data set: procedural shapes, made in seconds and always the same."""
 
-from pipelines.shapes100.builder import Shapes100
+from pipelines.datasets.shapes100.builder import Shapes100
 
 __all__ = ["Shapes100"]

@@ -1,0 +1,107 @@
+"""Networks that heads stand on.
+
+`BACKBONES` maps a name to a function from `num_classes`, `head`, `width`,
+`input_shape`, `name` and options of its own to a model that ends in the head. `build`
+also takes a network of yours, `module:function`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerasoft.backbones.parts import classifier
+from kerasoft.backbones.plain import plain_cnn
+from kerasoft.backbones.resnet import resnet12
+
+BACKBONES: dict[str, Callable[..., keras.Model]] = {
+    "resnet12": resnet12,
+    "plain_cnn": plain_cnn,
+}
+
+
+def find(name: str) -> Callable[..., keras.Model]:
+    """The function that builds a backbone.
+
+    Args:
+        name: A name of `BACKBONES`, or `module:function`.
+
+    Returns:
+        The function. That of a module takes what it names of `input_shape` and the
+        options of `build`, and returns a model from pixels in 0..255 to features: maps
+        of shape `(batch, height, width, channels)`, or vectors.
+
+    Raises:
+        ValueError: If there is none of that name.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    module, colon, function = name.partition(":")
+    if not colon:
+        known = ", ".join(BACKBONES)
+        raise ValueError(
+            f"A backbone is one of {known}, or your own as module:function. "
+            f"Received: {name}"
+        )
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The backbone {name} cannot be imported: {error}. A module is looked for "
+            "in the working directory and where Python's packages are."
+        ) from error
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether a backbone has an option."""
+    return option in inspect.signature(find(name)).parameters
+
+
+def build(
+    name: str,
+    num_classes: int,
+    head: "str | keras.layers.Layer | None" = None,
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    **options: Any,
+) -> keras.Model:
+    """Builds a network that ends in a head.
+
+    Args:
+        name: A name of `BACKBONES`, or `module:function`.
+        num_classes: Positive integer.
+        head: A head's name, a layer, or `None` to put out the logits.
+        input_shape: Tuple of integers, `(height, width, channels)`.
+        **options: Such as `width` and `dropblock`. Those that the backbone does not
+            have are left out.
+
+    Returns:
+        A functional `keras.Model` that takes pixels in 0..255. The layer `logits` puts
+        out the logits.
+
+    Raises:
+        ValueError: If there is no such backbone, or what a function of yours returns is
+            no model with one output of features.
+
+    Example:
+
+    >>> model = backbones.build("plain_cnn", 10, "softmax", width=4, dropblock=0.1)
+    >>> model.output_shape
+    (None, 10)
+    """
+    function, options = find(name), {"input_shape": input_shape, **options}
+    given = {k: v for k, v in options.items() if takes(name, k)}
+    if name in BACKBONES:
+        return function(num_classes=num_classes, head=head, **given)
+    model: Any = function(**given)
+    if not isinstance(model, keras.Model) or not (
+        isinstance(model.output, keras.KerasTensor)
+        and len(model.output.shape) in (2, 4)
+    ):
+        raise ValueError(
+            f"The backbone {name} must return a functional keras.Model whose output "
+            "has the shape (batch, height, width, channels) or (batch, channels). "
+            f"Received: {model!r}"
+        )
+    return classifier(model.input, model.output, num_classes, head, model.name)

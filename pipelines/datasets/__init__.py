@@ -1,0 +1,146 @@
+"""Data sets as arrays in memory, by name.
+
+To add one, write a function from what stands after the colon of its name, and the side
+to which images are resized, to a `Source`, in a file of its own; and register it in
+`DATASETS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from pipelines.datasets import folder, prepared
+from pipelines.datasets.source import Source, Split
+from pipelines.errors import InputError
+
+# A name with a colon stands for all that begin like it.
+DATASETS: dict[str, Callable[[str, int], Source]] = {
+    "cifar100": lambda _, size: prepared.read("cifar100"),
+    "shapes100": lambda _, size: prepared.read("shapes100"),
+    "tfds:NAME": prepared.read_resized,
+    "folder:PATH": folder.read,
+}
+VALIDATION_SHARE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set in memory.
+
+    Attributes:
+        name: One of `DATASETS`.
+        train, validation, test: The splits.
+        class_names: The names of the classes, by label.
+        superclasses: The superclass of each class, or `None`.
+        superclass_names: The names of the superclasses, or `None`.
+        checksum: SHA-256 of the images and labels.
+    """
+
+    name: str
+    train: Split
+    validation: Split
+    test: Split
+    class_names: list[str]
+    superclasses: list[int] | None
+    superclass_names: list[str] | None
+    checksum: str
+
+    @property
+    def image_size(self) -> int:
+        return self.train.images.shape[1]
+
+
+def find(name: str) -> Callable[[int], Source]:
+    """What reads a data set, from the side to which images are resized.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    kind, colon, argument = name.partition(":")
+    for key, read in DATASETS.items():
+        if key.partition(":")[:2] == (kind, colon) and bool(argument) == bool(colon):
+            return lambda size: read(argument, size)
+    raise InputError(f"dataset must be {names()}. Received: {name}")
+
+
+def names() -> str:
+    """The data sets, in words."""
+    *some, last = "auto", *DATASETS
+    return f"{', '.join(some)} or {last}"
+
+
+def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
+    """Loads a data set and splits off its validation images.
+
+    Args:
+        name: One of `DATASETS`, or `auto`.
+        label: `fine` or `coarse`.
+        size: The side to which images are resized, where they are not all of one size.
+        seed: Of the split.
+
+    Raises:
+        InputError: If the data set is not there or cannot serve.
+    """
+    name = resolve(name)
+    source = find(name)(size)
+    if label not in source.labels:
+        raise InputError(
+            f"label {label} needs cifar100 or shapes100, or another data set with "
+            f"superclasses: the images of {name} have one label each."
+        )
+    labels = source.labels[label]
+    train = Split(source.train, labels.train)
+    test = Split(source.test, labels.test)
+    digest = hashlib.sha256()
+    for array in (*train, *test):
+        digest.update(array.tobytes())
+    fine = source.labels["fine"].train
+    superclasses = superclass_names = None
+    if label == "fine" and "coarse" in source.labels:
+        coarse = source.labels["coarse"]
+        superclasses = [0] * len(labels.names)
+        pairs = zip(fine.tolist(), coarse.train.tolist(), strict=True)
+        for i, superclass in set(pairs):
+            superclasses[i] = superclass
+        superclass_names = coarse.names
+    train, validation = _hold_out(train, fine, seed)
+    return Data(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        class_names=list(labels.names),
+        superclasses=superclasses,
+        superclass_names=superclass_names,
+        checksum=digest.hexdigest(),
+    )
+
+
+def resolve(name: str) -> str:
+    """Chooses the data set of `auto`, within seconds; any other name stays."""
+    if name != "auto":
+        return name
+    choice, reason = prepared.cifar100_or("shapes100")
+    print(f"*** DATA SET: {choice} ({' '.join(reason.split())}) ***", file=sys.stderr)
+    return choice
+
+
+def _hold_out(split: Split, strata: np.ndarray, seed: int) -> tuple[Split, Split]:
+    """Splits off the validation images: 10 %, the same share of each class."""
+    counts = np.bincount(strata)
+    if counts[counts > 0].min() < 2:
+        raise InputError(
+            "Each class needs at least 2 training images, one of them for validation."
+        )
+    held = max(round(VALIDATION_SHARE * len(strata)), np.count_nonzero(counts))
+    kept, held = train_test_split(
+        np.arange(len(strata)), test_size=held, stratify=strata, random_state=seed
+    )
+    train, validation = (Split(split.images[i], split.labels[i]) for i in (kept, held))
+    return train, validation
