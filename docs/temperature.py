@@ -16,7 +16,7 @@ import numpy as np
 
 from kerasoft import ops
 from pipelines.figures import name_of_temperature, temperatures
-from pipelines.tables import percent
+from pipelines.metrics import percent
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip

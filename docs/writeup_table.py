@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib.figure
 
 from pipelines.figures import COLOURS
-from pipelines.tables import percent
+from pipelines.metrics import percent
 
 RESULTS = Path(__file__).parents[1] / "results" / "writeup" / "comparison.json"
 LOSS = ("loss", "seed")

@@ -257,7 +257,7 @@ def judge(
 def intervals(facts: metrics.Outcomes, summary: Callable) -> dict[str, list[float]]:
     """Bootstrap intervals of the metrics that have them."""
     found = metrics.bootstrap(facts, summary)
-    return {name: ends for name, ends in found.items() if name != "ece"}
+    return {n: ends for n, ends in found.items() if metrics.METRICS[n].interval}
 
 
 def pairs(right: Mapping[str, np.ndarray]) -> list[dict]:

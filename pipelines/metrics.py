@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from kerasoft.ops import TINY
 
@@ -18,6 +18,72 @@ TEMPERATURES = (1e-2, 1e2)
 Outcomes = Mapping[str, np.ndarray]
 
 
+def percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def decimals(value: float) -> str:
+    return f"{value:.4f}"
+
+
+class Metric(NamedTuple):
+    """A metric of a set of images, and how it is shown.
+
+    Attributes:
+        of: From outcomes, their confusion matrix and the superclass of each class (or
+            `None`) to a number, or to `None` where there is none.
+        heading: Its name in tables.
+        words: How its numbers read.
+        best: `max` or `min`, as Keras Tuner has it.
+        calibration: Whether it depends on the probabilities themselves, so that
+            temperature scaling changes it. It is then a function of the outcomes alone.
+        interval: Whether it has an interval over resampled images.
+    """
+
+    of: Callable[[Outcomes, np.ndarray, Sequence[int] | None], Any]
+    heading: str
+    words: Callable[[float], str] = decimals
+    best: str = "max"
+    calibration: bool = False
+    interval: bool = True
+
+
+def _of_superclasses(facts, _, superclasses):
+    if superclasses is None:
+        return None
+    of = np.asarray(superclasses)
+    return np.mean(of[facts["predicted"]] == of[facts["label"]])
+
+
+# Tables, CSV, page and the tuner's objectives are made of this.
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        lambda facts, *_: np.mean(facts["predicted"] == facts["label"]),
+        "accuracy",
+        percent,
+    ),
+    "top5": Metric(lambda facts, *_: np.mean(facts["rank"] < 5), "top-5", percent),
+    "precision": Metric(lambda _, matrix, __: macro(matrix)["precision"], "precision"),
+    "recall": Metric(lambda _, matrix, __: macro(matrix)["recall"], "recall"),
+    "f1": Metric(lambda _, matrix, __: macro(matrix)["f1"], "F1"),
+    "superclass_accuracy": Metric(_of_superclasses, "superclasses", percent),
+    "nll": Metric(
+        lambda facts, *_: np.mean(facts["nll"]), "NLL", best="min", calibration=True
+    ),
+    "brier": Metric(
+        lambda facts, *_: np.mean(facts["brier"]), "Brier", best="min", calibration=True
+    ),
+    # No interval: resampled images repeat, which alone makes it larger.
+    "ece": Metric(
+        lambda facts, *_: calibration_error(reliability(facts)),
+        "ECE",
+        best="min",
+        calibration=True,
+        interval=False,
+    ),
+}
+
+
 def classification(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Accuracy, and macro-averaged precision, recall and F1.
 
@@ -25,14 +91,10 @@ def classification(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float
         predicted: The predicted classes, integers of shape `(n,)`.
         labels: The true classes, integers of shape `(n,)`.
     """
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, average="macro", zero_division=0.0
-    )
+    classes = 1 + max(int(np.max(predicted)), int(np.max(labels)))
     return {
-        "accuracy": float(accuracy_score(labels, predicted)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        "accuracy": float(np.mean(predicted == labels)),
+        **macro(confusion(predicted, labels, classes)),
     }
 
 
@@ -87,37 +149,26 @@ def log_of(probabilities: np.ndarray) -> np.ndarray:
 def summary(
     facts: Outcomes, classes: int, superclasses: Sequence[int] | None = None
 ) -> dict[str, float]:
-    """The metrics of a set of images.
+    """The metrics of a set of images, by their names in `METRICS`.
 
     Args:
         facts: From `outcomes`, or some of its rows.
         classes: The number of classes.
         superclasses: The superclass of each class, or `None`.
-
-    Returns:
-        `accuracy`, `top5`, macro-averaged `precision`, `recall` and `f1`, `nll`,
-        `brier`, `ece` and, where there are superclasses, `superclass_accuracy`: how
-        often the predicted class lies in the right one.
     """
-    predicted, labels = facts["predicted"], facts["label"]
+    matrix = confusion(facts["predicted"], facts["label"], classes)
     numbers = {
-        "accuracy": np.mean(predicted == labels),
-        "top5": np.mean(facts["rank"] < 5),
-        **macro(confusion(predicted, labels, classes)),
-        **calibration(facts),
+        name: metric.of(facts, matrix, superclasses) for name, metric in METRICS.items()
     }
-    if superclasses is not None:
-        of = np.asarray(superclasses)
-        numbers["superclass_accuracy"] = np.mean(of[predicted] == of[labels])
-    return {name: float(number) for name, number in numbers.items()}
+    return {name: float(n) for name, n in numbers.items() if n is not None}
 
 
 def calibration(facts: Outcomes) -> dict[str, float]:
-    """What depends on the probabilities themselves: `nll`, `brier` and `ece`."""
+    """The metrics that depend on the probabilities themselves."""
     return {
-        "nll": float(np.mean(facts["nll"])),
-        "brier": float(np.mean(facts["brier"])),
-        "ece": calibration_error(reliability(facts)),
+        name: float(metric.of(facts, np.empty(0), None))
+        for name, metric in METRICS.items()
+        if metric.calibration
     }
 
 

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-
-def percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
-
-
-def decimals(value: float) -> str:
-    return f"{value:.4f}"
+from pipelines.metrics import METRICS, percent
 
 
 class Cell(NamedTuple):
@@ -40,21 +34,18 @@ class Column(NamedTuple):
     words: Callable[[float], str]
 
 
-COLUMNS = (
-    Column("accuracy", "metrics", "accuracy", percent),
-    Column("top-5", "metrics", "top5", percent),
-    Column("precision", "metrics", "precision", decimals),
-    Column("recall", "metrics", "recall", decimals),
-    Column("F1", "metrics", "f1", decimals),
-    Column("superclasses", "metrics", "superclass_accuracy", percent),
-    Column("NLL", "metrics", "nll", decimals),
-    Column("Brier", "metrics", "brier", decimals),
-    Column("ECE", "metrics", "ece", decimals),
-    Column("NLL, scaled", "calibrated", "nll", decimals),
-    Column("Brier, scaled", "calibrated", "brier", decimals),
-    Column("ECE, scaled", "calibrated", "ece", decimals),
-)
-CALIBRATION = ("nll", "brier", "ece")
+def all_columns() -> list[Column]:
+    """A column for each metric, and one more where scaling changes it."""
+    return [
+        *(Column(m.heading, "metrics", name, m.words) for name, m in METRICS.items()),
+        *(
+            Column(f"{m.heading}, scaled", "calibrated", name, m.words)
+            for name, m in METRICS.items()
+            if m.calibration
+        ),
+    ]
+
+
 INTERVALS = {"metrics": "intervals", "calibrated": "calibrated_intervals"}
 
 
@@ -79,12 +70,12 @@ def likelihood(p: float) -> Cell:
 def told(row: dict, column: Column) -> bool:
     """Whether a column says something of a row, or of a group of seeds."""
     uncalibrated = row.get("scores") and column.part == "metrics"
-    return not (uncalibrated and column.name in CALIBRATION)
+    return not (uncalibrated and METRICS[column.name].calibration)
 
 
 def _results(table: dict) -> Section:
     rows = sorted(table["rows"], key=lambda row: -row["metrics"]["accuracy"])
-    columns = [c for c in COLUMNS if c.name in rows[0][c.part]]
+    columns = [c for c in all_columns() if c.name in rows[0][c.part]]
 
     def cell(row, column):
         if not told(row, column):
@@ -119,7 +110,7 @@ def _reported(table: dict) -> Section:
     ours = {row["run"]: row["metrics"] for row in table["rows"] if not row["samples"]}
     columns = [
         column
-        for column in COLUMNS
+        for column in all_columns()
         if column.part == "metrics"
         and any(column.name in run["reported"] for run in runs.values())
     ]
@@ -174,7 +165,7 @@ def _seeds(table: dict) -> Section:
         return Cell(f"{mean} ± {std}".replace(" % ±", " ±"), spread["mean"])
 
     groups = table["seeds"]
-    columns = [c for c in COLUMNS if groups and c.name in groups[0][c.part]]
+    columns = [c for c in all_columns() if groups and c.name in groups[0][c.part]]
     body = [
         [
             word(group["title"]),

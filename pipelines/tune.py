@@ -30,18 +30,18 @@ from pipelines import datasets, metrics, saved_model, train
 from pipelines.config import (
     Annealing,
     Config,
-    InputError,
     command,
     config_of,
     parse,
     parser,
 )
+from pipelines.errors import InputError
 from pipelines.figures import COLOURS
+from pipelines.metrics import METRICS
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
 
-DIRECTIONS = {"accuracy": "max", "nll": "min", "ece": "min"}
 LEARNING_RATES = (0.02, 1.0)
 CHIEF = "chief"
 TRIALS = 8
@@ -56,7 +56,8 @@ class Search:
         search: What a trial varies: the temperature, a schedule (its kind, start and
             end), or the temperature and the learning rate together.
         algorithm: Keras Tuner's: random search, Bayesian optimisation or Hyperband.
-        objective: Of the validation images, at the last epoch.
+        objective: A metric of the validation images, at the last epoch: accuracy, nll,
+            ece or another of the comparison's.
         trials: How many, 8 if not given. Hyperband's follow from the epochs.
         lowest: The smallest size of a temperature.
         highest: The largest.
@@ -65,13 +66,18 @@ class Search:
 
     search: Literal["temperature", "schedule", "learning_rate"] = "temperature"
     algorithm: Literal["random", "bayesian", "hyperband"] = "bayesian"
-    objective: Literal["accuracy", "nll", "ece"] = "accuracy"
+    objective: str = "accuracy"
     trials: int | None = None
     lowest: float = 0.1
     highest: float = 10.0
     both_signs: bool = False
 
     def __post_init__(self):
+        if self.objective not in METRICS:
+            raise InputError(
+                f"objective must be one of {', '.join(METRICS)}. "
+                f"Received: {self.objective}"
+            )
         if not 0 < self.lowest < self.highest < math.inf:
             raise InputError(
                 "lowest must be above 0 and below highest; --both_signs true adds the "
@@ -128,7 +134,7 @@ def oracle_of(search: Search, base: Config) -> keras_tuner.Oracle:
     """Keras Tuner's algorithm, set up for a search."""
     options: dict[str, Any] = {
         "objective": keras_tuner.Objective(
-            search.objective, DIRECTIONS[search.objective]
+            search.objective, METRICS[search.objective].best
         ),
         "hyperparameters": space(search),
         "seed": base.seed + 1,  # it takes 0 for no seed
@@ -171,27 +177,28 @@ class Tuner(keras_tuner.Tuner):
         try:
             model, _ = train.fit(config, self.data, work, verbose)
         except FloatingPointError:
-            return dict.fromkeys(DIRECTIONS, math.nan)  # which fails the trial
+            return dict.fromkeys(METRICS, math.nan)  # which fails the trial
         model = train.serving_copy(config, self.data, model)
-        found = judge(model, self.data.validation)
+        found = judge(model, self.data)
         shutil.rmtree(work / "checkpoints")
         return found
 
     def on_trial_end(self, trial):
         super().on_trial_end(trial)
         trial = self.oracle.get_trial(trial.trial_id)
-        print(line(row_of(self.base, trial)), flush=True)
+        row = row_of(self.base, trial)
+        print(line(self.oracle.objective.name, row), flush=True)
 
 
-def judge(model, validation: datasets.Split) -> dict[str, float]:
-    """Accuracy, NLL and ECE of a model without noise."""
+def judge(model, dataset: datasets.Data) -> dict[str, float]:
+    """The metrics of a model without noise, on the validation images."""
+    validation = dataset.validation
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
     parts = np.array_split(validation.images, max(len(validation.images) // 250, 1))
     said = zip(*(answer(tf.constant(part)) for part in parts), strict=True)
     probabilities, log_probabilities = map(np.concatenate, said)
     facts = metrics.outcomes(probabilities, validation.labels, log_probabilities)
-    accuracy = np.mean(facts["predicted"] == facts["label"])
-    return {"accuracy": float(accuracy), **metrics.calibration(facts)}
+    return metrics.summary(facts, len(dataset.class_names), dataset.superclasses)
 
 
 def row_of(base: Config, trial) -> dict[str, Any]:
@@ -213,7 +220,7 @@ def row_of(base: Config, trial) -> dict[str, Any]:
         **curve,
         "learning_rate": config.learning_rate,
         "epochs": config.epochs,
-        **{name: metric(name) for name in DIRECTIONS},
+        **{name: metric(name) for name in METRICS},
     }
 
 
@@ -225,16 +232,15 @@ COLUMNS: dict[str, tuple[int, Callable[[Any], str]]] = {
     "end": (8, "{:.3f}".format),
     "learning_rate": (13, "{:.4f}".format),
     "epochs": (6, str),
-    "accuracy": (8, "{:.4f}".format),
-    "nll": (8, "{:.4f}".format),
-    "ece": (8, "{:.4f}".format),
 }
+ALWAYS = ("accuracy", "nll", "ece")  # shown beside the objective
 
 
-def line(row: Mapping[str, Any] | None = None) -> str:
+def line(objective: str, row: Mapping[str, Any] | None = None) -> str:
     """A row of the table of trials, or its heading."""
+    shown = dict.fromkeys((*ALWAYS, objective), (8, "{:.4f}".format))
     cells = []
-    for name, (width, words) in COLUMNS.items():
+    for name, (width, words) in {**COLUMNS, **shown}.items():
         value = name.replace("_", " ") if row is None else row[name]
         text = value if row is None else "" if value is None else words(value)
         cells.append(text.rjust(width))
@@ -305,11 +311,11 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
             f"The search in {folder} is damaged: {error}. --overwrite starts anew."
         ) from error
     role = os.environ.get("KERASTUNER_TUNER_ID")
-    print(line())
+    print(line(search.objective))
     if role in (None, CHIEF):
         for trial in known_trials(tuner):
             if trial.status == "COMPLETED":
-                print(line(row_of(base, trial)), flush=True)
+                print(line(search.objective, row_of(base, trial)), flush=True)
     # A chief trains nothing, and tells of its workers' trials as Keras Tuner does.
     tuner.search(verbose=int(role == CHIEF))
     if role in (None, CHIEF):
@@ -343,10 +349,10 @@ def report(trials: Sequence, base: Config, search: Search, folder: Path) -> Path
     ended = [trial for trial in trials if trial.status == "COMPLETED"]
     if not ended:
         raise RuntimeError("No trial ended well.")
-    choose = max if DIRECTIONS[search.objective] == "max" else min
+    choose = max if METRICS[search.objective].best == "max" else min
     best = choose(ended, key=lambda trial: trial.score)
     table = io.StringIO()
-    writer = csv.DictWriter(table, list(COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(table, [*COLUMNS, *METRICS], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write(folder / "trials.csv", table.getvalue())

@@ -15,7 +15,16 @@ import sklearn.metrics
 import tensorflow as tf
 
 import kerasoft
-from pipelines import datasets, evaluate, figures, metrics, report, saved_model, train
+from pipelines import (
+    datasets,
+    evaluate,
+    figures,
+    metrics,
+    report,
+    saved_model,
+    train,
+    tune,
+)
 from pipelines import runs as runs_on_disk
 from pipelines.config import Annealing, Config
 
@@ -533,3 +542,20 @@ def test_the_page_opens_in_a_browser_without_a_network(compared, tmp_path):
     assert float(cells[3]) == pytest.approx(line["recall"], abs=1e-4)
     assert dom.count('class="plot-container plotly"') == 6
     assert dom.count("heatmaplayer") >= 2
+
+
+def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
+    def sure(facts, *_):
+        return np.mean(facts["confidence"] > 0.5)
+
+    monkeypatch.setitem(metrics.METRICS, "sure", metrics.Metric(sure, "how sure"))
+    out = tmp_path / "out"
+    made = evaluate.evaluate(runs[:2], out, timings=False)
+    (first, *_) = rows_of(out, "comparison.csv")
+    row = next(r for r in made["tables"][0]["rows"] if r["run"] == first["run"])
+    facts = report.read_outcomes(out / "outcomes" / f"{row['id']}.npz")
+    assert float(first["sure"]) == np.mean(facts["confidence"] > 0.5)
+    assert float(first["sure_low"]) <= float(first["sure"]) <= float(first["sure_high"])
+    for name in ("comparison.md", "comparison.html"):
+        assert "how sure" in (out / name).read_text("utf-8")
+    assert tune.Search(objective="sure").objective == "sure"

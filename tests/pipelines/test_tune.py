@@ -193,7 +193,7 @@ def test_the_plot_shows_every_trial(searched):
         (["--trials", "0"], "trials must be at least 1"),
         (["--trials", "4", "--algorithm", "hyperband"], "follows from the epochs"),
         (["--algorithm", "grid"], "algorithm must be"),
-        (["--objective", "f1"], "objective must be"),
+        (["--objective", "loudness"], "objective must be one of accuracy, top5"),
     ],
 )
 def test_bad_input_ends_in_one_line(argv, says, tmp_path, monkeypatch, capsys):
