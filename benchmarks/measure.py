@@ -20,7 +20,8 @@ import matplotlib.figure
 import numpy as np
 
 from benchmarks.sides import side
-from pipelines import datasets, train
+from pipelines import datasets
+from pipelines.provenance import provenance
 from pipelines.run import all_cores
 
 Name = TypeVar("Name")
@@ -126,7 +127,7 @@ def ratio(times: list[float], reference: list[float]) -> float:
 
 def machine() -> dict:
     """The machine and the versions that times belong to."""
-    provenance = train.provenance()
+    made = provenance()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -136,9 +137,9 @@ def machine() -> dict:
         "processor": names[0] if names else platform.processor(),
         "cores": len(all_cores()),
         "load_before": round(os.getloadavg()[0], 2),
-        "versions": provenance["versions"] | _installed("torch", "onnxruntime"),
-        "commit": provenance["commit"],
-        "device": provenance["device"],
+        "versions": made["versions"] | _installed("torch", "onnxruntime"),
+        "commit": made["commit"],
+        "device": made["device"],
     }
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from kerasoft import heads, losses, ops
 from pipelines import batching, datasets, train
 from pipelines.config import Config, command, parse
+from pipelines.provenance import provenance
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
@@ -222,10 +223,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=2, help="Of each training.")
     parser.add_argument("--out", type=Path, default="results/why-softmax")
     given = parse(parser, argv)
-    provenance = train.provenance()
+    source = provenance()
     made = {
         "made_by": f"python docs/why_softmax.py --epochs {given.epochs}",
-        **{key: provenance[key] for key in ("commit", "device", "versions")},
+        **{key: source[key] for key in ("commit", "device", "versions")},
         "floors": floors(),
         "example": example(),
         "noise": noise(),

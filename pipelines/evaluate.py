@@ -25,10 +25,9 @@ import tensorflow as tf
 from pipelines import datasets, metrics, report, runs, saved_model
 from pipelines.config import command, parse
 from pipelines.errors import InputError
+from pipelines.provenance import provenance
 from pipelines.runs import Run
-from pipelines.train import provenance
 
-BATCH = 250
 SAMPLES = 16
 
 
@@ -195,19 +194,17 @@ def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answ
     Raises:
         InputError: If an answer is not finite.
     """
-    answers = []
-    for start in range(0, len(images), BATCH):
-        batch = tf.constant(images[start : start + BATCH])
-        if samples:
+    if samples:
+        means = []
+        for start in range(0, len(images), saved_model.BATCH):
+            batch = tf.constant(images[start : start + saved_model.BATCH])
             seeds = tf.range(start, start + samples, dtype=tf.int64)
             drawn = serve.sample(images=batch, seeds=seeds)["probabilities"].numpy()
-            mean = drawn.mean(axis=0, dtype="float64")
-            answers.append((mean, metrics.log_of(mean)))
-        else:
-            served = serve(images=batch)
-            names = Answer._fields
-            answers.append(tuple(served[name].numpy() for name in names))
-    answer = Answer(*map(np.concatenate, zip(*answers, strict=True)))
+            means.append(drawn.mean(axis=0, dtype="float64"))
+        mean = np.concatenate(means)
+        answer = Answer(mean, metrics.log_of(mean))
+    else:
+        answer = Answer(*saved_model.ask(serve, images, *Answer._fields))
     if not all(np.isfinite(array).all() for array in answer):
         raise InputError(f"The run {run.name} gives probabilities that are not finite.")
     return answer

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kerasoft import heads
@@ -18,6 +19,7 @@ from pipelines.pixels import resize
 
 EXTRA = "assets.extra"
 CLASS_NAMES = "class_names.txt"
+BATCH = 250  # images that are asked about at once
 
 
 class _Served(tf.Module):
@@ -99,6 +101,21 @@ def without_noise(model: keras.Model) -> Callable:
         return head.probabilities(y), head.log_probabilities(y)
 
     return answer
+
+
+def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
+    """What a serving function says of images, batch by batch.
+
+    Args:
+        serve: From a batch of `images` to a dictionary of tensors.
+        images: uint8 of shape `(n, height, width, 3)`.
+        *names: Those of the tensors to return.
+    """
+    answers = []
+    for start in range(0, len(images), BATCH):
+        served = serve(images=tf.constant(images[start : start + BATCH]))
+        answers.append([served[name].numpy() for name in names])
+    return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 
 
 def load(path: Path):

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-import kerasoft
 from kerasoft import backbones, heads, losses
 from kerasoft.callbacks import TemperatureLogger
 from kerasoft.optimizers import SGD, Muon
@@ -37,6 +31,7 @@ from pipelines.config import (
 )
 from pipelines.errors import InputError
 from pipelines.metrics import classification
+from pipelines.provenance import provenance
 
 STRATEGIES = {
     "single": tf.distribute.get_strategy,
@@ -83,7 +78,8 @@ def train(
     served = serving_copy(config, dataset, model)
     build_dir = work / "run"
     saved_model.export(served, dataset.class_names, build_dir, scratch=work)
-    predicted = predict(build_dir, dataset.test.images)
+    serve = tf.saved_model.load(str(build_dir)).signatures["serving_default"]
+    (predicted,) = saved_model.ask(serve, dataset.test.images, "class")
     metrics = classification(predicted, dataset.test.labels)
     extra = build_dir / saved_model.EXTRA
     extra.mkdir()
@@ -331,46 +327,6 @@ def serving_copy(
     if isinstance(head, heads.GumbelHead):
         heads.find(copy).step.assign(head.step)
     return copy
-
-
-def predict(path: Path, images: np.ndarray) -> np.ndarray:
-    """The classes that the SavedModel in `path` gives to images."""
-    serve = tf.saved_model.load(str(path)).signatures["serving_default"]
-    chunks = np.array_split(images, max(len(images) // 250, 1))
-    return np.concatenate([serve(images=tf.constant(c))["class"] for c in chunks])
-
-
-def provenance() -> dict:
-    """What a number depends on beside the config: versions, commit, machine."""
-    packages = ("keras", "tensorflow", "tensorflow-datasets", "numpy")
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
-    gpus = tf.config.list_physical_devices("GPU")
-    return {
-        "versions": {
-            "kerasoft": kerasoft.__version__,
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages},
-        },
-        "commit": commit,
-        "device": {
-            "kind": "GPU" if gpus else "CPU",
-            "name": (
-                tf.config.experimental.get_device_details(gpus[0]).get("device_name")
-                if gpus
-                else platform.processor() or platform.machine()
-            ),
-            "cores": os.cpu_count(),
-        },
-    }
 
 
 def _check_free(

@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import keras_tuner
 import matplotlib.figure
-import numpy as np
 import yaml
 
 from pipelines import datasets, metrics, saved_model, train
@@ -194,9 +193,12 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
     """The metrics of a model without noise, on the validation images."""
     validation = dataset.validation
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
-    parts = np.array_split(validation.images, max(len(validation.images) // 250, 1))
-    said = zip(*(answer(tf.constant(part)) for part in parts), strict=True)
-    probabilities, log_probabilities = map(np.concatenate, said)
+    names = "probabilities", "log_probabilities"
+
+    def serve(images):
+        return dict(zip(names, answer(images), strict=True))
+
+    probabilities, log_probabilities = saved_model.ask(serve, validation.images, *names)
     facts = metrics.outcomes(probabilities, validation.labels, log_probabilities)
     return metrics.summary(facts, len(dataset.class_names), dataset.superclasses)
 
