@@ -1,4 +1,4 @@
-"""Keras's optimisers, where a network of many small kernels has them do too much."""
+"""Keras's SGD and Muon, faster where a network has many small kernels."""
 
 import re
 from typing import Any

@@ -129,14 +129,13 @@ class Config:
             heads.get(self.head)
         except ValueError as error:
             raise InputError(f"head: {error}") from error
-        gumbel = self.head in ("gumbel_softmax", "log_gumbel_softmax")
         self._require(
-            gumbel or self.temperature is None,
+            heads.takes(self.head, "temperature") or self.temperature is None,
             "temperature",
             f"belongs to the Gumbel heads; the head {self.head} has none",
         )
         self._require(
-            gumbel or self.noise == "training",
+            heads.takes(self.head, "noise") or self.noise == "training",
             "noise",
             f"belongs to the Gumbel heads; the head {self.head} has none",
         )
@@ -154,13 +153,13 @@ class Config:
                 "jang, downwards and above 0), with update_every at least 1",
             )
         self._require(
-            not self.hard or self.head == "gumbel_softmax",
+            not self.hard or heads.takes(self.head, "hard"),
             "hard",
             "belongs to gumbel_softmax: the logarithm of a one-hot is not finite",
         )
         if self.epsilon is not None:
             self._require(
-                self.head == "spherical_softmax",
+                heads.takes(self.head, "epsilon"),
                 "epsilon",
                 f"belongs to spherical_softmax; the head {self.head} has none",
             )

@@ -13,6 +13,7 @@ import matplotlib.figure
 import numpy as np
 import plotly.graph_objects as go
 
+from kerasoft.heads import HEADS, takes
 from pipelines import metrics
 from pipelines.tables import INTERVALS
 
@@ -182,7 +183,7 @@ def name_of_temperature(run: dict) -> str:
             return temperature
         case {"temperature": float() | int() as temperature}:
             return f"{temperature:g}"
-        case {"head": head} if "gumbel" in head:
+        case {"head": head} if head in HEADS and takes(head, "temperature"):
             return "1"
     return ""
 

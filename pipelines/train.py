@@ -212,7 +212,7 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
 def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
     """Makes the config's head, its temperature annealed over `total_steps`."""
     options: dict = {"name": "head"}
-    if config.head in ("gumbel_softmax", "log_gumbel_softmax"):
+    if heads.takes(config.head, "temperature"):
         temperature = config.temperature
         if isinstance(temperature, Annealing):
             temperature = temperature_schedule(temperature, total_steps)

@@ -5,6 +5,7 @@ attribute `outputs`. What all heads have in common is told in `Head`.
 """
 
 import difflib
+import inspect
 from typing import Any
 
 import keras
@@ -41,6 +42,7 @@ __all__ = [
     "ZScore",
     "find",
     "get",
+    "takes",
 ]
 
 HEADS: dict[str, type[Head]] = {
@@ -84,6 +86,16 @@ def get(name: str, /, **kwargs: Any) -> Head:
             f"Received: {name!r}"
         )
     return HEADS[name](**kwargs)
+
+
+def takes(name: str, option: str) -> bool:
+    """Whether the head of a name has an argument of its own, such as `temperature`.
+
+    Args:
+        name: String, a key of `HEADS`.
+        option: String, the argument.
+    """
+    return option in inspect.signature(HEADS[name]).parameters
 
 
 def find(where: "str | keras.layers.Layer") -> Head:
