@@ -1,9 +1,9 @@
 """The input pipeline, alone and under training: `python -m benchmarks.input_pipeline`.
 
 Counts the images that are shuffled, cropped and flipped a second on one core by
-`pipelines.data`, by Keras's preprocessing layers and by PyTorch's own ops; then what
-training consumes, from the pipeline and from one batch again and again; then how long
-the end of an iterator takes with TensorFlow's autotuner and without. Writes
+`pipelines.batching`, by Keras's preprocessing layers and by PyTorch's own ops; then
+what training consumes, from the pipeline and from one batch again and again; then how
+long the end of an iterator takes with TensorFlow's autotuner and without. Writes
 results/benchmarks/input_pipeline.*. Needs `pip install -e '.[bench]'`.
 """
 

@@ -6,6 +6,7 @@ from kerasoft import (
     heads,
     losses,
     ops,
+    optimizers,
     output_layers,
     schedules,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "heads",
     "losses",
     "ops",
+    "optimizers",
     "output_layers",
     "plain_cnn",
     "probabilities",

@@ -67,7 +67,7 @@ class Config:
             given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
             for logits, the mistake of softmax before a cross-entropy on logits.
-        dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (any image
+        dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (an image
             classification set of TensorFlow Datasets, TFDS), `folder:PATH`
             (PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`: CIFAR-100 where TFDS
             has it or can get it, shapes100 otherwise.
@@ -166,15 +166,17 @@ class Config:
             self._require(0 < self.epsilon < math.inf, "epsilon", "must be above 0")
         if self.dataset != "auto":
             datasets.find(self.dataset)
-        try:
-            drops = backbones.takes(self.backbone, "dropblock")
-        except ValueError as error:
-            raise InputError(f"backbone: {error}") from error
-        self._require(
-            not self.dropblock or drops,
-            "dropblock",
-            f"belongs to the backbone resnet12; {self.backbone} has none",
-        )
+        # A module of the user's is imported where it is built, and not to read of it.
+        if ":" not in self.backbone:
+            try:
+                drops = backbones.takes(self.backbone, "dropblock")
+            except ValueError as error:
+                raise InputError(f"backbone: {error}") from error
+            self._require(
+                not self.dropblock or drops,
+                "dropblock",
+                f"belongs to the backbone resnet12; {self.backbone} has none",
+            )
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
@@ -201,7 +203,7 @@ class Config:
     @property
     def run_name(self) -> str:
         """The name of the run's folder: what it is, and what differs from defaults."""
-        dataset = Path(self.dataset.partition(":")[2] or self.dataset).name
+        dataset = Path(self.dataset.removeprefix("folder:")).name.replace(":", ".")
         parts = [dataset, self.backbone.replace(":", "."), self.head]
         match self.temperature:
             case Annealing(kind, start, end):

@@ -10,6 +10,9 @@ import csv
 import json
 import re
 import shutil
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,8 @@ from pipelines.errors import InputError
 from pipelines.tables import INTERVALS, Cell, sections
 
 FORMAT = 1  # of what is kept
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+          zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def keep(comparison: dict, folder: Path):
@@ -43,10 +48,9 @@ def keep(comparison: dict, folder: Path):
         for name, run in table["runs"].items()
         if run["timing"]
     }
-    if timings:
-        _write_json(
-            folder / "timings.json", {"device": comparison["device"], "runs": timings}
-        )
+    _write_json(
+        folder / "timings.json", {"device": comparison["device"], "runs": timings}
+    )
     matrices = {
         f"table{number}": np.stack([row["confusion"] for row in table["rows"]])
         for number, table in enumerate(tables)
@@ -72,15 +76,19 @@ def read(folder: Path) -> dict:
                 f"{found}, this one's {FORMAT}); `python -m pipelines.evaluate` makes "
                 "it anew from its runs."
             )
-        timings = folder / "timings.json"
-        timed = json.loads(timings.read_text("utf-8")) if timings.exists() else {}
-        with np.load(folder / "confusion.npz") as matrices:
+        timed = json.loads((folder / "timings.json").read_text("utf-8"))["runs"]
+        # Opened here, for np.load leaves a damaged file open.
+        confusion = folder / "confusion.npz"
+        with confusion.open("rb") as file, np.load(file) as matrices:
             for number, table in enumerate(comparison["tables"]):
                 kept = matrices[f"table{number}"].astype("int64")
                 for row, matrix in zip(table["rows"], kept, strict=True):
+                    right = np.trace(matrix) / matrix.sum()
+                    if not np.isclose(right, row["metrics"]["accuracy"]):
+                        raise ValueError("confusion.npz is of another comparison")
                     row["confusion"] = matrix
                 for name, run in table["runs"].items():
-                    run["timing"] = timed.get("runs", {}).get(name)
+                    run["timing"] = timed.get(name)
     except FileNotFoundError as error:
         raise InputError(
             f"There is no comparison in {folder} ({Path(error.filename).name} is "
@@ -88,7 +96,7 @@ def read(folder: Path) -> dict:
         ) from error
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except DAMAGE as error:
         raise InputError(f"The comparison in {folder} is damaged: {error}") from error
     return comparison
 
@@ -116,9 +124,9 @@ def write(comparison: dict, folder: Path):
     (folder / "comparison.html").write_text(page(comparison), "utf-8")
 
 
-def workplace(out: Path) -> Path:
+def workplace(out: Path, kind: str = "partial") -> Path:
     """An empty folder beside another, in which to make what goes there."""
-    work = out.with_name(f".{out.name}.partial")
+    work = out.with_name(f".{out.name}.{kind}")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return work
@@ -127,10 +135,11 @@ def workplace(out: Path) -> Path:
 def publish(work: Path, out: Path):
     """Moves each entry of a finished folder into its place."""
     out.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(work.iterdir()):
-        if entry.is_dir():
-            shutil.rmtree(out / entry.name, ignore_errors=True)
-        entry.replace(out / entry.name)
+    with tempfile.TemporaryDirectory(prefix=".replaced-", dir=out) as replaced:
+        for entry in sorted(work.iterdir()):
+            if entry.is_dir() and (out / entry.name).exists():
+                (out / entry.name).rename(Path(replaced, entry.name))
+            entry.replace(out / entry.name)
     work.rmdir()
 
 
@@ -370,8 +379,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parse(parser, argv)
     folder = given.folder.resolve()
     comparison = read(folder)
-    work = workplace(folder)
-    write(comparison, work)
+    work = workplace(folder, "report")
+    try:
+        write(comparison, work)
+    except DAMAGE as error:
+        shutil.rmtree(work)
+        raise InputError(f"The comparison in {folder} is damaged: {error}") from error
     publish(work, folder)
     print(f"next: open {given.folder / 'comparison.html'} in a browser")
     return 0

@@ -190,7 +190,7 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
                 synchronized=config.strategy == "mirrored",
             )
         except ValueError as error:
-            raise InputError(str(error)) from error
+            raise InputError(" ".join(str(error).split())) from error
         optimizer = make_optimizer(config, steps)
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "raw_temperature"]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import functools
 import io
 import json
 import math
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 import keras_tuner
 import matplotlib.figure
+import numpy as np
 import yaml
 
 from pipelines import datasets, metrics, saved_model, train
@@ -159,13 +159,12 @@ class Tuner(keras_tuner.Tuner):
     start anew, so that each has the whole of its learning-rate schedule.
     """
 
-    def __init__(self, base: Config, folder: Path, **kwargs):
+    def __init__(
+        self, base: Config, dataset: datasets.Data | None, folder: Path, **kwargs
+    ):
         self.base = base
+        self.data: Any = dataset  # None for a chief, which trains nothing
         super().__init__(directory=folder.parent, project_name=folder.name, **kwargs)
-
-    @functools.cached_property
-    def data(self) -> datasets.Data:
-        return train.load_data(self.base)
 
     def run_trial(self, trial, verbose):
         config = config_of_trial(self.base, trial.hyperparameters.values)
@@ -240,7 +239,7 @@ ALWAYS = ("accuracy", "nll", "ece")  # shown beside the objective
 
 def line(objective: str, row: Mapping[str, Any] | None = None) -> str:
     """A row of the table of trials, or its heading."""
-    shown = dict.fromkeys((*ALWAYS, objective), (8, "{:.4f}".format))
+    shown = {n: (max(8, len(n)), "{:.4f}".format) for n in (*ALWAYS, objective)}
     cells = []
     for name, (width, words) in {**COLUMNS, **shown}.items():
         value = name.replace("_", " ") if row is None else row[name]
@@ -301,18 +300,21 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
         InputError: If another search is in the folder, or what is there is damaged.
         RuntimeError: If no trial ended, or three failed on end.
     """
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
     described = dataclasses.asdict(search) | dataclasses.asdict(base)
     del described["trials"]  # more may be asked for
+    role = os.environ.get("KERASTUNER_TUNER_ID")
+    dataset = None if role == CHIEF else train.load_data(base)
+    if dataset:
+        check(base, search, dataset)
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
     claim(folder, described)
     try:
-        tuner = Tuner(base, folder, oracle=oracle_of(search, base))
+        tuner = Tuner(base, dataset, folder, oracle=oracle_of(search, base))
     except (json.JSONDecodeError, KeyError) as error:
         raise InputError(
             f"The search in {folder} is damaged: {error}. --overwrite starts anew."
         ) from error
-    role = os.environ.get("KERASTUNER_TUNER_ID")
     print(line(search.objective))
     if role in (None, CHIEF):
         for trial in known_trials(tuner):
@@ -323,6 +325,22 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
     if role in (None, CHIEF):
         return report(known_trials(tuner), base, search, folder)
     return None
+
+
+def check(base: Config, search: Search, dataset: datasets.Data) -> None:
+    """Refuses what Keras Tuner would take for trials that fail.
+
+    Raises:
+        InputError: If the data has no such objective, or a run cannot be built.
+    """
+    train.build(base, dataset, "float32")
+    labels, classes = dataset.validation.labels, len(dataset.class_names)
+    perfect = metrics.outcomes(np.eye(classes)[labels], labels)
+    if search.objective not in metrics.summary(perfect, classes, dataset.superclasses):
+        raise InputError(
+            f"objective {search.objective} has no value on {dataset.name} with label "
+            f"{base.label}."
+        )
 
 
 def known_trials(tuner: Tuner) -> list:

@@ -46,12 +46,14 @@ def find(name: str) -> Callable[..., keras.Model]:
             f"Received: {name}"
         )
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), function)
+        inspect.signature(found)
+    except Exception as error:  # whatever the code of a module raises
         raise ValueError(
-            f"The backbone {name} cannot be imported: {error}. A module is looked for "
-            "in the working directory and where Python's packages are."
+            f"The backbone {name} cannot be imported: {_line(error)}. A module is "
+            "looked for in the working directory and where Python's packages are."
         ) from error
+    return found
 
 
 def takes(name: str, option: str) -> bool:
@@ -94,14 +96,25 @@ def build(
     given = {k: v for k, v in options.items() if takes(name, k)}
     if name in BACKBONES:
         return function(num_classes=num_classes, head=head, **given)
-    model: Any = function(**given)
-    if not isinstance(model, keras.Model) or not (
-        isinstance(model.output, keras.KerasTensor)
-        and len(model.output.shape) in (2, 4)
-    ):
+    try:
+        inspect.signature(function).bind(**given)
+    except TypeError as error:
         raise ValueError(
-            f"The backbone {name} must return a functional keras.Model whose output "
-            "has the shape (batch, height, width, channels) or (batch, channels). "
-            f"Received: {model!r}"
+            f"The backbone {name} takes what is not given here: {_line(error)}. It is "
+            f"given, where it names them, {', '.join(options)}."
+        ) from error
+    model: Any = function(**given)
+    # A Sequential has them, a subclassed model does not.
+    outputs = getattr(model, "outputs", None) or []
+    if len(outputs) != 1 or len(outputs[0].shape) not in (2, 4):
+        raise ValueError(
+            f"The backbone {name} must return a functional or Sequential keras.Model "
+            "with one output of the shape (batch, height, width, channels) or (batch, "
+            f"channels). Received: {_line(model)}"
         )
-    return classifier(model.input, model.output, num_classes, head, model.name)
+    return classifier(model.inputs[0], outputs[0], num_classes, head, model.name)
+
+
+def _line(what: Any) -> str:
+    """An error or an object in words, on one line."""
+    return " ".join(str(what).split())

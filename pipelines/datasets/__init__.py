@@ -95,6 +95,8 @@ def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
             f"superclasses: the images of {name} have one label each."
         )
     labels = source.labels[label]
+    if min(labels.train.min(), labels.test.min()) < 0:
+        raise InputError(f"{name} has images without a label, which cannot serve.")
     train = Split(source.train, labels.train)
     test = Split(source.test, labels.test)
     digest = hashlib.sha256()

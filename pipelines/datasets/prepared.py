@@ -42,7 +42,7 @@ def read(name: str) -> Source:
 
 
 def read_resized(name: str, size: int) -> Source:
-    """Reads any image classification data set of TFDS, its images resized.
+    """Reads an image classification data set of TFDS, its images resized.
 
     Raises:
         InputError: If TFDS has none of that name, it is not there and cannot be
@@ -114,7 +114,7 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
     else:
         try:
             builder = tfds.builder(name)
-        except (tfds.core.DatasetNotFoundError, ValueError, ImportError) as error:
+        except Exception as error:  # a name can be wrong in many ways
             words = " ".join(str(error).split())[:200]
             raise InputError(
                 f"TensorFlow Datasets has no data set {name}: {words}"

@@ -209,18 +209,39 @@ def flat(input_shape):
     inputs = keras.Input(input_shape)
     return keras.Model(inputs, keras.layers.Flatten()(inputs), name="flat")
 
+def stack(input_shape):
+    return keras.Sequential(
+        [keras.Input(input_shape), keras.layers.Conv2D(8, 3), keras.layers.ReLU()]
+    )
+
 def nothing(input_shape):
     return None
+
+def greedy(input_shape, depth):
+    return None
+
+def two(input_shape):
+    inputs = keras.Input(input_shape)
+    return keras.Model(inputs, [inputs, inputs])
+
+class Subclassed(keras.Model):
+    pass
+
+constant = 3
 """
 
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
     (tmp_path / "own_networks.py").write_text(OWN)
+    (tmp_path / "broken_networks.py").write_text("def f(:")
+    (tmp_path / "failing_networks.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.parametrize(("function", "parameters"), [("small", 224), ("flat", 0)])
+@pytest.mark.parametrize(
+    ("function", "parameters"), [("small", 224), ("flat", 0), ("stack", 224)]
+)
 def test_a_backbone_of_ones_own(own, function, parameters):
     name = f"own_networks:{function}"
     options = {"width": 8, "dropblock": 0.1, "seed": 0}
@@ -239,8 +260,18 @@ def test_a_backbone_of_ones_own(own, function, parameters):
         ("resnet13", "one of resnet12, plain_cnn, or your own as module:function"),
         ("no_such_module:f", "no_such_module:f cannot be imported"),
         ("own_networks:large", "own_networks:large cannot be imported"),
-        ("own_networks:nothing", "must return a functional keras.Model.*None"),
+        (
+            "own_networks:nothing",
+            "must return a functional or Sequential.*Received: None",
+        ),
         (":f", "cannot be imported"),
+        ("os:sep", "cannot be imported.*not a callable"),
+        (".x:f", "cannot be imported"),
+        ("broken_networks:f", "cannot be imported: invalid syntax"),
+        ("failing_networks:f", "cannot be imported: division by zero"),
+        ("own_networks:greedy", "missing a required argument: 'depth'"),
+        ("own_networks:two", "with one output"),
+        ("own_networks:Subclassed", "with one output"),
     ],
 )
 def test_a_backbone_that_cannot_be_had(own, name, words):

@@ -223,6 +223,8 @@ class Unprepared:
         ("folder:", "Received: folder:"),
         ("cifar100:fine", "Received: cifar100:fine"),
         ("tfds:no_such_set", "has no data set no_such_set"),
+        ("tfds:mnist:9.9.9", "has no data set mnist:9.9.9"),
+        ("tfds:../mnist", "has no data set ../mnist"),
     ],
 )
 def test_a_data_set_that_is_not_known(name, words):
@@ -301,7 +303,7 @@ def test_a_data_set_is_added_by_one_registration(monkeypatch, tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^0$"):
         train.main(flags)
     assert "test (40 images)" in capsys.readouterr().out
-    (run,) = tmp_path.glob("one-*")
+    (run,) = tmp_path.glob("noise.one-*")
     made = evaluate.evaluate([run], tmp_path / "out", timings=False)
     assert made["tables"][0]["class_names"] == ["odd one", "even"]
 

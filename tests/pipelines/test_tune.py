@@ -204,6 +204,14 @@ def test_bad_input_ends_in_one_line(argv, says, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_objective_that_the_data_does_not_have_is_refused(base, tmp_path, capsys):
+    argv = flags(base, tmp_path / "searches", "--objective", "superclass_accuracy")
+    assert command(tune.main, argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "objective superclass_accuracy has no value on folder:" in line
+    assert not list((tmp_path / "searches").iterdir())
+
+
 def test_another_search_is_not_overwritten_unasked(searched, base, capsys):
     (folder,) = searched.iterdir()
     argv = flags(base, searched, "--algorithm", "random", "--trials", "3")
