@@ -329,6 +329,21 @@ def test_the_figures_of_next_word(pytestconfig):
         assert re.search(rf"\b{row[2]}\b", readme)
 
 
+def test_the_document_on_many_classes_shows_the_next_word(pytestconfig):
+    root = pytestconfig.rootpath
+    text = (root / "docs" / "many-classes.md").read_text("utf-8")
+    for name in ("z_loss", "adaptive", "full"):
+        path = root / "results" / "next-word" / f"{name}-0.json"
+        result = json.loads(path.read_text("utf-8"))
+        by_minute = {p["minutes"]: p["top_10"] for p in result["curve"]}
+        shown = [by_minute[m] for m in (0.25, 1, 2, 3, 5, 10)]
+        shown += [result["test"]["top_10"], result["test"]["top_1"]]
+        perplexity = result["test"].get("perplexity")
+        words = "" if perplexity is None else f" {perplexity:.0f}"
+        row = " | ".join(f"{100 * value:.1f}" for value in shown)
+        assert f"| {name} | {row} |{words} |" in text.replace("|  |", "| |")
+
+
 def test_the_code_of_readme_runs(pytestconfig, capsys):
     text = (pytestconfig.rootpath / "README.md").read_text("utf-8")
     names: dict = {}

@@ -14,7 +14,9 @@ import yaml
 from sklearn.metrics import accuracy_score, f1_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pipelines import saved_model, train
+import kerasoft
+from kerasoft import heads
+from pipelines import evaluate, saved_model, train
 from pipelines.config import Annealing, Config
 from pipelines.runs import read_history
 
@@ -349,3 +351,30 @@ def test_a_backbone_of_ones_own_is_trained_and_served(
             train.main(["--dataset", tiny.dataset, *flag])
         (line,) = capsys.readouterr().err.splitlines()
         assert words in line
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class SharpSoftmax(heads.Head):
+    """Softmax of logits times two."""
+
+    def activate(self, logits):
+        return keras.ops.softmax(2 * logits, axis=self.axis)
+
+
+def narrow(num_classes, head, input_shape, name="narrow"):
+    return kerasoft.plain_cnn(num_classes, head, 2, input_shape, name)
+
+
+def test_a_head_and_a_backbone_are_added_by_one_registration_each(
+    tiny, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(heads.HEADS, "sharp_softmax", SharpSoftmax)
+    monkeypatch.setitem(kerasoft.backbones.BACKBONES, "narrow", narrow)
+    flags = ["--dataset", tiny.dataset, "--image_size", "16", "--epochs", "1"]
+    flags += ["--head", "sharp_softmax", "--backbone", "narrow", "--batch_size", "8"]
+    with pytest.raises(SystemExit, match=r"^0$"):
+        train.main([*flags, "--saved_models", str(tmp_path / "runs")])
+    runs = list((tmp_path / "runs").iterdir())
+    evaluate.evaluate(runs, tmp_path / "out", timings=False)
+    for name in ("comparison.md", "comparison.csv", "comparison.html"):
+        assert "sharp_softmax" in (tmp_path / "out" / name).read_text("utf-8")
