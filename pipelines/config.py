@@ -166,17 +166,8 @@ class Config:
             self._require(0 < self.epsilon < math.inf, "epsilon", "must be above 0")
         if self.dataset != "auto":
             datasets.find(self.dataset)
-        # A module of the user's is imported where it is built, and not to read of it.
         if ":" not in self.backbone:
-            try:
-                drops = backbones.takes(self.backbone, "dropblock")
-            except ValueError as error:
-                raise InputError(f"backbone: {error}") from error
-            self._require(
-                not self.dropblock or drops,
-                "dropblock",
-                f"belongs to the backbone resnet12; {self.backbone} has none",
-            )
+            self.check_backbone()
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
@@ -194,6 +185,25 @@ class Config:
             )
         self._require(
             0 <= self.seed < 2**31, "seed", "must be at least 0 and below 2**31"
+        )
+
+    def check_backbone(self) -> None:
+        """Finds the backbone, and whether it drops blocks if it is to.
+
+        One of a module of the user's is only looked for where it will be trained: what
+        it was trained to is read and judged without it.
+
+        Raises:
+            InputError: If it is not found, or has no DropBlock.
+        """
+        try:
+            drops = backbones.takes(self.backbone, "dropblock")
+        except ValueError as error:
+            raise InputError(f"backbone: {error}") from error
+        self._require(
+            not self.dropblock or drops,
+            "dropblock",
+            f"belongs to the backbone resnet12; {self.backbone} has none",
         )
 
     def _require(self, holds: bool, name: str, rule: str):

@@ -75,6 +75,7 @@ def read(path: Path) -> list[Planned]:
             try:
                 given = parse(options, ["--config", yaml.safe_dump(fields)])
                 config = config_of(given)
+                config.check_backbone()
             except InputError as error:
                 raise InputError(f"Run {number} of {path}: {error}") from error
             config = dataclasses.replace(config, dataset=resolve(config.dataset))

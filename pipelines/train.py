@@ -62,6 +62,7 @@ def train(
         InputError: If the run is there already, or its data cannot serve.
         FloatingPointError: If the loss is not finite.
     """
+    config.check_backbone()
     config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
     work = saved_models / f".{config.run_name}.partial"

@@ -413,6 +413,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Received: {base.temperature}"
         )
     config_of_trial(base, {"temperature": 1.0})  # whether the head has one
+    base.check_backbone()
     base = dataclasses.replace(base, dataset=datasets.resolve(base.dataset))
     parts = (base.run_name, search.search, search.algorithm, search.objective)
     folder = given.searches / "-".join(parts)
