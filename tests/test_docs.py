@@ -344,6 +344,24 @@ def test_the_document_on_many_classes_shows_the_next_word(pytestconfig):
         assert f"| {name} | {row} |{words} |" in text.replace("|  |", "| |")
 
 
+def test_the_document_on_many_classes_shows_what_z_could_have_been(pytestconfig):
+    root = pytestconfig.rootpath
+    text = (root / "docs" / "many-classes.md").read_text("utf-8")
+    kept = json.loads((root / "results" / "z" / "comparison.json").read_text("utf-8"))
+    (table,) = kept["tables"]
+    heads = {}
+    for group in table["seeds"]:
+        head = table["runs"][group["runs"][0]]["config"]["head"]
+        assert len(group["runs"]) == 3
+        shown = [group["metrics"][name] for name in ("accuracy", "top5")]
+        words = (f"{100 * x['mean']:.2f} ± {100 * x['std']:.2f} %" for x in shown)
+        scaled = (f"{group['calibrated'][name]['mean']:.3f}" for name in ("nll", "ece"))
+        heads[head] = f"| {head} | {' | '.join((*words, *scaled))} |"
+    assert set(heads) == {"log_softmax", "z_loss", "spherical_softmax"}
+    for line in heads.values():
+        assert line in text
+
+
 def test_the_code_of_readme_runs(pytestconfig, capsys):
     text = (pytestconfig.rootpath / "README.md").read_text("utf-8")
     names: dict = {}
