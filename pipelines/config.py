@@ -21,7 +21,7 @@ import yaml
 
 from kerasoft import backbones, heads
 from pipelines import datasets
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +270,7 @@ def config_of(options: jsonargparse.Namespace) -> Config:
 
 
 def _explain(parser: jsonargparse.ArgumentParser, message: str) -> str:
-    message = " ".join(message.split())
+    message = one_line(message)
     options = {action.dest: action for action in parser._actions}
     if unknown := re.search(
         r"unrecognized arguments: -*([^\s=]+)|Option '(.+)' is not accepted", message

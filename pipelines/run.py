@@ -31,7 +31,7 @@ import yaml
 
 from pipelines import datasets, evaluate, saved_model
 from pipelines.config import Config, command, config_of, parse, parser
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
 
@@ -52,9 +52,7 @@ def read(path: Path) -> list[Planned]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path} cannot be read: {' '.join(str(error).split())}"
-        ) from error
+        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
     if not (
         isinstance(content, dict)
         and set(content) <= {"defaults", "runs"}

@@ -29,7 +29,7 @@ from pipelines.config import (
     parse,
     parser,
 )
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 from pipelines.metrics import classification
 from pipelines.provenance import provenance
 
@@ -191,7 +191,7 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
                 synchronized=config.strategy == "mirrored",
             )
         except ValueError as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(one_line(error)) from error
         optimizer = make_optimizer(config, steps)
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "raw_temperature"]

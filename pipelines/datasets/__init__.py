@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 
 from pipelines.datasets import folder, prepared
 from pipelines.datasets.source import Source, Split
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 
 # A name with a colon stands for all that begin like it.
 DATASETS: dict[str, Callable[[str, int], Source]] = {
@@ -50,10 +50,6 @@ class Data:
     superclasses: list[int] | None
     superclass_names: list[str] | None
     checksum: str
-
-    @property
-    def image_size(self) -> int:
-        return self.train.images.shape[1]
 
 
 def find(name: str) -> Callable[[int], Source]:
@@ -129,7 +125,7 @@ def resolve(name: str) -> str:
     if name != "auto":
         return name
     choice, reason = prepared.cifar100_or("shapes100")
-    print(f"*** DATA SET: {choice} ({' '.join(reason.split())}) ***", file=sys.stderr)
+    print(f"*** DATA SET: {choice} ({one_line(reason)}) ***", file=sys.stderr)
     return choice
 
 

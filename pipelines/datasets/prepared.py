@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from pipelines.datasets.source import Labels, Source
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 
 absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of its own deprecations
@@ -88,12 +88,11 @@ def _decoding(keys) -> tfds.decode.PartialDecoding:
 
 
 def _source(builder, train, test, kept: dict[str, str]) -> Source:
-    names = {
-        label: list(builder.info.features[key].names) for label, key in kept.items()
-    }
     labels = {
         label: Labels(
-            train[key].astype("int32"), test[key].astype("int32"), names[label]
+            train[key].astype("int32"),
+            test[key].astype("int32"),
+            list(builder.info.features[key].names),
         )
         for label, key in kept.items()
     }
@@ -115,9 +114,8 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
         try:
             builder = tfds.builder(name)
         except Exception as error:  # a name can be wrong in many ways
-            words = " ".join(str(error).split())[:200]
             raise InputError(
-                f"TensorFlow Datasets has no data set {name}: {words}"
+                f"TensorFlow Datasets has no data set {name}: {one_line(error)[:200]}"
             ) from error
     if not builder.is_prepared():
         try:
@@ -126,7 +124,7 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
             raise InputError(
                 f"The data set {name} is not in {builder.data_dir} and could not be "
                 "prepared there; point TFDS_DATA_DIR at a copy, or choose "
-                f"--dataset shapes100. ({' '.join(str(error).split())[:200]})"
+                f"--dataset shapes100. ({one_line(error)[:200]})"
             ) from error
     return builder
 
