@@ -22,9 +22,10 @@ import yaml
 from kerasoft import backbones, heads
 from pipelines import datasets
 from pipelines.errors import InputError, one_line
+from pipelines.typed_json import record
 
 
-@dataclasses.dataclass(frozen=True)
+@record
 class Annealing:
     """A temperature that moves from `start` to `end` over the whole run.
 
@@ -53,7 +54,7 @@ class Annealing:
         )
 
 
-@dataclasses.dataclass(frozen=True)
+@record
 class Config:
     """A run: everything that its numbers depend on, with the machine.
 

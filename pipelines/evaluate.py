@@ -6,27 +6,45 @@ test images with the same labels share a table.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import shlex
 import statistics
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jsonargparse
 import numpy as np
 import tensorflow as tf
 
-from pipelines import datasets, metrics, report, runs, saved_model
+from pipelines import (
+    between_runs,
+    datasets,
+    metrics,
+    publishing,
+    report,
+    run_folder,
+    saved_model,
+    titles,
+)
+from pipelines.comparison import (
+    Bins,
+    Comparison,
+    Judgement,
+    Results,
+    Row,
+    Table,
+    Tested,
+    Timing,
+    Trained,
+    keep,
+)
 from pipelines.config import command, parse
 from pipelines.errors import InputError
 from pipelines.provenance import provenance
-from pipelines.runs import Run
+from pipelines.run_folder import Run
 
 SAMPLES = 16
 
@@ -34,11 +52,11 @@ SAMPLES = 16
 def evaluate(
     paths: Iterable[Path],
     out: Path,
-    reported: Mapping[str, Mapping] | None = None,
+    reported: Mapping[str, dict] | None = None,
     timings: bool = True,
     probabilities: Path | None = None,
     made_by: str = "",
-) -> dict:
+) -> Results:
     """Compares runs and writes the comparison as JSON, CSV, Markdown, PNG and HTML.
 
     Args:
@@ -49,41 +67,50 @@ def evaluate(
         probabilities: A folder in which to leave what each run said, as `RUN.npz`.
         made_by: The command, for the record.
 
-    Returns:
-        The comparison, as `report.keep` and `report.write` take it.
-
     Raises:
         InputError: If there are no runs, one is damaged, its data is not there, or
             `out` is a file.
     """
     out = out.resolve()
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names a folder.")
-    found = runs.read(paths)
-    made = provenance()
-    comparison = {
-        "command": made_by,
-        "commit": made["commit"],
-        "device": made["device"],
-        "versions": made["versions"],
-        "tables": [
-            compare(members, reported or {}, timings, probabilities)
-            for members in runs.comparable(found)
-        ],
-    }
-    work = report.workplace(out)
-    report.keep(comparison, work)
-    report.write(comparison, work)
-    report.publish(work, out)
-    return comparison
+    report.check_place(out)
+    found = run_folder.find(paths)
+    with publishing.claim(out):
+        measured = Measured({}, {}, {})
+        tables = [
+            compare(members, reported or {}, timings, probabilities, measured)
+            for members in between_runs.comparable(found)
+        ]
+        source = provenance()
+        comparison = Comparison(
+            command=made_by,
+            commit=source["commit"],
+            device=run_folder.Device(**source["device"]),
+            versions=source["versions"],
+            tables=tables,
+        )
+        results = Results(comparison, *measured)
+        new = publishing.start(out)
+        keep(results, new)
+        report.write(results, new)
+        report.publish(out)
+    return results
+
+
+class Measured(NamedTuple):
+    """What is gathered beside the tables, as `Results` has it."""
+
+    timings: dict[str, Timing]
+    confusions: dict[str, np.ndarray]
+    outcomes: dict[str, metrics.Outcomes]
 
 
 def compare(
     members: Sequence[Run],
-    reported: Mapping[str, Mapping],
-    timings: bool = False,
-    probabilities: Path | None = None,
-) -> dict:
+    reported: Mapping[str, dict],
+    timings: bool,
+    probabilities: Path | None,
+    measured: Measured,
+) -> Table:
     """Evaluates runs that can be compared: one table.
 
     Noisy heads have two rows: without noise, and the mean of 16 noisy samples.
@@ -94,24 +121,12 @@ def compare(
     tf.config.experimental.enable_op_determinism()
     validation_of = functools.cache(lambda seed: load_data(members[0], seed).validation)
     dataset = load_data(members[0], members[0].config.seed)
-    table: dict[str, Any] = {
-        "dataset": {
-            "name": dataset.name,
-            "label": members[0].config.label,
-            "checksum": dataset.checksum,
-            "test": len(dataset.test.labels),
-            "validation": len(dataset.validation.labels),
-        },
-        "class_names": dataset.class_names,
-        "superclasses": dataset.superclasses,
-        "superclass_names": dataset.superclass_names,
-        "runs": {},
-        "rows": [],
-    }
-    right = {}
-    for run, heading in zip(members, runs.headings(members), strict=True):
+    headings = titles.headings(members)
+    histories = [run_folder.read_history(run.path) for run in members]
+    rows = []
+    for number, (run, heading) in enumerate(zip(members, headings, strict=True), 1):
         started = time.monotonic()
-        serve, class_names, _ = saved_model.load(run.path)
+        serve, class_names = saved_model.load(run.path)
         if class_names != dataset.class_names:
             raise InputError(
                 f"The classes of {run.name} have other names than those of "
@@ -120,42 +135,70 @@ def compare(
         validation = validation_of(run.config.seed)
         noisy = serve.sample and run.config.noise != "never"
         for samples in (0, SAMPLES) if noisy else (0,):
+            name = run.name + f"-{samples}samples" * bool(samples)
             answer = ask(run, serve, dataset.test.images, samples)
             held_out = ask(run, serve, validation.images, samples)
-            row, facts = judge(answer, held_out, dataset, validation.labels)
-            row |= {
-                "outcomes": facts,
-                "id": run.name + f"-{samples}samples" * bool(samples),
-                "run": run.name,
-                "title": heading + f", {samples} samples" * bool(samples),
-                "samples": samples,
-                # Of scores, probabilities are made that nothing calibrated.
-                "scores": run.record.get("outputs") == "scores",
-            }
-            table["rows"].append(row)
-            if not samples:
-                right[run.name] = facts["predicted"] == facts["label"]
+            temperature = metrics.fit_temperature(
+                held_out.log_probabilities, validation.labels
+            )
+            as_is, scaled, facts = judge(answer, temperature, dataset)
+            rows.append(
+                Row(
+                    id=name,
+                    run=run.name,
+                    title=heading + f", {samples} samples" * bool(samples),
+                    samples=samples,
+                    # Of scores, probabilities are made that nothing calibrated.
+                    scores=run.record.outputs == "scores",
+                    as_is=as_is,
+                    temperature=temperature,
+                    scaled=scaled,
+                )
+            )
+            measured.outcomes[name] = facts
+            measured.confusions[name] = metrics.confusion(
+                facts["predicted"], facts["label"], len(class_names)
+            )
             if probabilities:
-                keep(probabilities, row["id"], answer, dataset.test.labels)
-        table["runs"][run.name] = {
-            "title": heading,
-            "config": dataclasses.asdict(run.config),
-            "parameters": run.record["parameters"],
-            "policy": run.record["policy"],
-            "train_seconds": runs.training_seconds(run.record),
-            "device": run.record["device"],
-            "history": runs.read_history(run.path),
-            "reported": reported.get(run.path.name),
-            "timing": speed(serve, dataset.test.images) if timings else None,
-        }
+                save(probabilities, name, answer, dataset.test.labels)
+        if timings:
+            measured.timings[run.name] = speed(serve, dataset.test.images)
+        right = metrics.right(measured.outcomes[run.name])
         print(
-            f"[{len(table['runs'])}/{len(members)}] {heading}: accuracy "
-            f"{right[run.name].mean():.4f} ({time.monotonic() - started:.0f} s)",
+            f"[{number}/{len(members)}] {heading}: accuracy {right.mean():.4f} "
+            f"({time.monotonic() - started:.0f} s)",
             file=sys.stderr,
         )
-    table["pairs"] = pairs(right)
-    table["seeds"] = over_seeds(members, table["rows"])
-    return table
+    return Table(
+        dataset=Tested(
+            name=dataset.name,
+            label=members[0].config.label,
+            checksum=dataset.checksum,
+            test=len(dataset.test.labels),
+            validation=len(dataset.validation.labels),
+        ),
+        class_names=dataset.class_names,
+        superclasses=dataset.superclasses,
+        superclass_names=dataset.superclass_names,
+        runs={
+            run.name: Trained(
+                title=heading,
+                config=run.config,
+                parameters=run.record.parameters,
+                policy=run.record.policy,
+                train_seconds=run.record.training_seconds,
+                device=run.record.device,
+                history=history,
+                reported=reported.get(run.path.name),
+            )
+            for run, heading, history in zip(members, headings, histories, strict=True)
+        },
+        rows=rows,
+        pairs=between_runs.pairs(
+            {m.name: metrics.right(measured.outcomes[m.name]) for m in members}
+        ),
+        groups=between_runs.over_seeds(members, rows),
+    )
 
 
 def load_data(run: Run, seed: int) -> datasets.Data:
@@ -164,9 +207,9 @@ def load_data(run: Run, seed: int) -> datasets.Data:
     Raises:
         InputError: If its checksum is not the one that the run wrote down.
     """
-    name = run.record["dataset"]["name"]
+    name = run.record.dataset.name
     loaded = datasets.load(name, run.config.label, run.config.image_size, seed)
-    trained_on = run.record["dataset"]["checksum"]
+    trained_on = run.record.dataset.checksum
     if loaded.checksum != trained_on:
         raise InputError(
             f"{name} is not what {run.name} was trained on: its checksum begins with "
@@ -211,21 +254,17 @@ def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answ
 
 
 def judge(
-    answer: Answer,
-    held_out: Answer,
-    dataset: datasets.Data,
-    held_out_labels: np.ndarray,
-) -> tuple[dict, dict[str, np.ndarray]]:
+    answer: Answer, temperature: float, dataset: datasets.Data
+) -> tuple[Judgement, Judgement, dict[str, np.ndarray]]:
     """The metrics of an answer, before and after temperature scaling.
 
     Args:
         answer: To the test images.
-        held_out: To the validation images, on which the temperature is fitted.
+        temperature: Of the scaling.
         dataset: Has the test labels and the superclasses.
-        held_out_labels: The labels of the validation images.
 
     Returns:
-        The metrics by name, and what became of each test image.
+        Both, and what became of each test image.
     """
     classes, labels = len(dataset.class_names), dataset.test.labels
 
@@ -235,78 +274,22 @@ def judge(
     facts = metrics.as_kept(
         metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
     )
-    temperature = metrics.fit_temperature(held_out.log_probabilities, held_out_labels)
-    scaled = metrics.tempered(answer.log_probabilities, temperature)
-    calibrated = metrics.outcomes(np.exp(scaled), labels, scaled)
-    row = {
-        "metrics": summary(facts),
-        "intervals": intervals(facts, summary),
-        "calibrated": metrics.calibration(calibrated),
-        "calibrated_intervals": intervals(calibrated, metrics.calibration),
-        "temperature": temperature,
-        "reliability": metrics.reliability(facts),
-        "calibrated_reliability": metrics.reliability(calibrated),
-        "confusion": metrics.confusion(facts["predicted"], facts["label"], classes),
-    }
-    return row, facts
+    log_scaled = metrics.tempered(answer.log_probabilities, temperature)
+    scaled = metrics.outcomes(np.exp(log_scaled), labels, log_scaled)
+    return judged(facts, summary), judged(scaled, metrics.calibration), facts
 
 
-def intervals(facts: metrics.Outcomes, summary: Callable) -> dict[str, list[float]]:
-    """Bootstrap intervals of the metrics that have them."""
+def judged(facts: metrics.Outcomes, summary: Callable) -> Judgement:
+    """Metrics of outcomes, with bootstrap intervals of those that have them."""
     found = metrics.bootstrap(facts, summary)
-    return {n: ends for n, ends in found.items() if metrics.METRICS[n].interval}
+    return Judgement(
+        metrics=summary(facts),
+        intervals={n: e for n, e in found.items() if metrics.METRICS[n].interval},
+        reliability=Bins(**metrics.reliability(facts)),
+    )
 
 
-def pairs(right: Mapping[str, np.ndarray]) -> list[dict]:
-    """McNemar's test between all runs, corrected by Holm over all the pairs.
-
-    Args:
-        right: By the names of runs, which of the same images each has right.
-    """
-    tested = [
-        {
-            "a": a,
-            "b": b,
-            "difference": float(right[a].mean() - right[b].mean()),
-            **metrics.mcnemar(right[a], right[b]),
-        }
-        for a, b in combinations(right, 2)
-    ]
-    adjusted = metrics.holm([pair["p"] for pair in tested])
-    return [{**pair, "p_holm": p} for pair, p in zip(tested, adjusted, strict=True)]
-
-
-def over_seeds(members: Sequence[Run], rows: Sequence[dict]) -> list[dict]:
-    """Mean and standard deviation of the runs that differ by their seed alone."""
-    unseeded = [dataclasses.replace(run.config, seed=0) for run in members]
-    titled = dict(zip(unseeded, runs.titles(unseeded), strict=True))
-    config_of = dict(zip((run.name for run in members), unseeded, strict=True))
-    groups = defaultdict(list)
-    for row in rows:
-        groups[config_of[row["run"]], row["samples"]].append(row)
-    return [
-        {
-            "title": titled[config] + f", {samples} samples" * bool(samples),
-            "samples": samples,
-            "scores": group[0]["scores"],
-            "runs": [row["run"] for row in group],
-            **{
-                part: {
-                    name: {
-                        "mean": statistics.fmean(row[part][name] for row in group),
-                        "std": statistics.stdev(row[part][name] for row in group),
-                    }
-                    for name in group[0][part]
-                }
-                for part in ("metrics", "calibrated")
-            },
-        }
-        for (config, samples), group in groups.items()
-        if len(group) > 1
-    ]
-
-
-def speed(serve: Callable, images: np.ndarray) -> dict[str, float]:
+def speed(serve: Callable, images: np.ndarray) -> Timing:
     """Median milliseconds for one image, and images a second in batches of 256."""
 
     def median_seconds(batch, repeats):
@@ -318,13 +301,13 @@ def speed(serve: Callable, images: np.ndarray) -> dict[str, float]:
         return statistics.median(times[2:])
 
     many = tf.constant(np.resize(images, (256, *images.shape[1:])))
-    return {
-        "latency_ms": 1000 * median_seconds(many[:1], 50),
-        "images_per_second": 256 / median_seconds(many, 7),
-    }
+    return Timing(
+        latency_ms=1000 * median_seconds(many[:1], 50),
+        images_per_second=256 / median_seconds(many, 7),
+    )
 
 
-def keep(folder: Path, name: str, answer: Answer, labels: np.ndarray):
+def save(folder: Path, name: str, answer: Answer, labels: np.ndarray):
     path = folder / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(path, labels=labels, **answer._asdict())

@@ -58,7 +58,7 @@ def _of_superclasses(facts, _, superclasses):
 # Tables, CSV, page and the tuner's objectives are made of this.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
-        lambda facts, *_: np.mean(facts["predicted"] == facts["label"]),
+        lambda facts, *_: np.mean(right(facts)),
         "accuracy",
         percent,
     ),
@@ -133,6 +133,11 @@ def outcomes(
     }
 
 
+def right(facts: Outcomes) -> np.ndarray:
+    """Which images are classified rightly, booleans of shape `(n,)`."""
+    return facts["predicted"] == facts["label"]
+
+
 def as_kept(facts: Outcomes) -> dict[str, np.ndarray]:
     """Outcomes in the precision in which they are kept on disk, float32."""
     return {
@@ -195,6 +200,21 @@ def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def class_lines(matrix: np.ndarray, names: Sequence[str]) -> list[dict]:
+    """Of each class: its metrics, and what it is most often taken for."""
+    errors = matrix - np.diag(np.diag(matrix))
+    columns = by_class(matrix)
+    return [
+        {
+            "class": names[i],
+            **{name: column[i].item() for name, column in columns.items()},
+            "taken_for": names[errors[i].argmax()] if errors[i].any() else "",
+            "times": int(errors[i].max()),
+        }
+        for i in range(len(names))
+    ]
+
+
 def macro(matrix: np.ndarray) -> dict[str, float]:
     """Means over the classes that occur, as label or as prediction."""
     table = by_class(matrix)
@@ -224,7 +244,6 @@ def reliability(facts: Outcomes, bins: int = BINS) -> dict[str, list]:
         images, and their mean `confidence` and `accuracy` (`None` in an empty bin).
     """
     confidence = facts["confidence"]
-    right = facts["predicted"] == facts["label"]
     edges = np.arange(bins + 1) / bins
     index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
     count = np.bincount(index, minlength=bins)
@@ -238,7 +257,7 @@ def reliability(facts: Outcomes, bins: int = BINS) -> dict[str, list]:
         "high": edges[1:].tolist(),
         "count": count.tolist(),
         "confidence": means(confidence),
-        "accuracy": means(right),
+        "accuracy": means(right(facts)),
     }
 
 
@@ -310,7 +329,7 @@ def bootstrap(
     }
 
 
-def mcnemar(right: np.ndarray, other: np.ndarray) -> dict[str, float]:
+def mcnemar(right: np.ndarray, other: np.ndarray) -> dict[str, Any]:
     """McNemar's exact test of two classifiers on the same images.
 
     Args:

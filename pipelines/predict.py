@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("images", type=Path, nargs="+", help="Image files.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = parse(parser, argv)
-    serve, names, _ = saved_model.load(given.run)
+    serve, names = saved_model.load(given.run)
     answers, status = {}, 0
     for path in given.images:
         try:

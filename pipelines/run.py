@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import itertools
 import os
@@ -29,7 +28,7 @@ from typing import Any, NamedTuple
 import jsonargparse
 import yaml
 
-from pipelines import datasets, evaluate, saved_model
+from pipelines import datasets, evaluate, publishing, run_folder
 from pipelines.config import Config, command, config_of, parse, parser
 from pipelines.errors import InputError, one_line
 
@@ -89,33 +88,26 @@ def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(fields, values, strict=True))
 
 
-def state(config: Config, saved_models: Path) -> str:
-    """Where a run stands: `there`, `stopped`, `other` (in its place), or `new`."""
-    path = saved_models / config.run_name
-    if path.exists():
-        found = dataclasses.asdict(Config()) | saved_model.read_record(path)["config"]
-        return "there" if found == dataclasses.asdict(config) else "other"
-    stopped = saved_models / f".{config.run_name}.partial" / "config.yaml"
-    return "stopped" if stopped.exists() else "new"
-
-
 def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]:
     """How long runs will take, by those of the same size that are there already."""
 
-    def size(config: Mapping[str, Any]) -> tuple:
+    def size(config: Config) -> tuple:
         names = ("dataset", "backbone", "width", "image_size", "batch_size")
-        return tuple(config[name] for name in names)
+        return tuple(getattr(config, name) for name in names)
 
     known: dict[tuple, list[float]] = {}
-    for file in saved_models.glob(f"*/{saved_model.EXTRA}/run.json"):
-        record = saved_model.read_record(file.parent.parent)
-        epochs = record["config"]["epochs"] - record["resumed_at_epoch"]
-        if epochs:
-            rates = known.setdefault(size(record["config"]), [])
-            rates.append(record["wall_seconds"] / epochs)
+    for path in sorted(saved_models.glob("[!.]*")):
+        try:
+            record = run_folder.read_record(path)
+        except InputError as error:
+            print(f"skipped: {error}", file=sys.stderr)
+            continue
+        if epochs := record.config.epochs - record.resumed_at_epoch:
+            rates = known.setdefault(size(record.config), [])
+            rates.append(record.wall_seconds / epochs)
     estimates = []
     for config in configs:
-        rates = known.get(size(dataclasses.asdict(config)))
+        rates = known.get(size(config))
         estimates.append(statistics.median(rates) * config.epochs if rates else None)
     return estimates
 
@@ -125,7 +117,7 @@ def plan(configs: Sequence[Config], saved_models: Path) -> str:
     lines, known, unknown = [], [], 0
     estimates = seconds(configs, saved_models)
     for config, estimate in zip(configs, estimates, strict=True):
-        standing = state(config, saved_models)
+        standing = run_folder.standing(saved_models / config.run_name, config)
         line = f"{standing:8}{config.run_name}"
         if standing in ("new", "stopped"):
             if estimate is None:
@@ -213,20 +205,20 @@ def train_one(
     Returns:
         Why it failed, or `None`.
     """
-    standing, started = state(config, saved_models), time.monotonic()
+    path, started = saved_models / config.run_name, time.monotonic()
+    standing = run_folder.standing(path, config)
     print(f"{counted}: {standing}", flush=True)
     if standing == "there":
         return None
     if standing == "other":
         return "another run of that name is there; move it away"
+    if publishing.is_claimed(path):
+        return "another process is training it"
     log = saved_models / f".{config.run_name}.log"
     with (
         tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file,
-        claim(saved_models / f".{config.run_name}.lock") as lock,
         contextlib.ExitStack() as stack,
     ):
-        if lock is None:
-            return "another process is training it"
         file.write(config.to_yaml())
         file.flush()
         options = ["--config", file.name, "--saved_models", str(saved_models)]
@@ -236,7 +228,6 @@ def train_one(
         stdout = None if alone else stack.enter_context(log.open("w"))
         trainer = subprocess.Popen(
             [*TRAIN, *options],
-            pass_fds=[lock],
             stdout=stdout,
             stderr=None if alone else subprocess.STDOUT,
         )
@@ -278,30 +269,6 @@ def share_cores(jobs: int) -> list[list[int]]:
             f"the cores that can be assigned here. Received: {jobs}"
         )
     return [cores[job::jobs] for job in range(jobs)]
-
-
-@contextlib.contextmanager
-def claim(path: Path) -> Iterator[int | None]:
-    """Locks a file, so that one process at a time trains a run.
-
-    The trainer inherits the lock: where this process is killed and the trainer lives
-    on, the run stays claimed until the trainer ends.
-
-    Yields:
-        The lock's file descriptor, or `None` where another process holds it.
-    """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
 
 
 def run(

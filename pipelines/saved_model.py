@@ -1,10 +1,11 @@
-"""A run on disk: a TensorFlow SavedModel with the run's own files in assets.extra."""
+"""A run as a TensorFlow SavedModel: how it is written, loaded and asked."""
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable
+import re
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -14,10 +15,9 @@ import tensorflow as tf
 from kerasoft import heads
 from kerasoft.heads import GumbelHead
 from kerasoft.ops import TINY
-from pipelines.errors import InputError
+from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 
-EXTRA = "assets.extra"
 CLASS_NAMES = "class_names.txt"
 BATCH = 250  # images that are asked about at once
 
@@ -75,7 +75,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
 
     served = _Served()
     served.state = [variable.value for variable in model.variables]
-    scratch.joinpath(CLASS_NAMES).write_text("\n".join(class_names) + "\n", "utf-8")
+    _write_names(scratch / CLASS_NAMES, class_names)
     served.class_names = tf.saved_model.Asset(str(scratch / CLASS_NAMES))
     # Autograph would read the source again, changed or not.
     function = functools.partial(tf.function, autograph=False)
@@ -125,34 +125,48 @@ def load(path: Path):
         path: A folder that `pipelines.train` wrote.
 
     Returns:
-        The function from images to a dictionary of tensors, the names of the classes,
-        and the run's record. The function's attribute `sample` is the signature of
-        that name, or `None`.
+        The function from images to a dictionary of tensors, and the names of the
+        classes. The function's attribute `sample` is the signature of that name, or
+        `None`.
 
     Raises:
         InputError: If the folder holds no such run.
     """
-    record = read_record(path)
-    try:
-        served = tf.saved_model.load(str(path))
-        names = path.joinpath("assets", CLASS_NAMES).read_text("utf-8").splitlines()
-    except (OSError, tf.errors.OpError) as error:
-        raise InputError(f"The run {path} is damaged: {error}") from error
-    serve = served.signatures["serving_default"]
-    serve.keep_alive = served  # a signature alone does not hold its variables
-    serve.sample = served.signatures.get("sample")
-    return serve, names, record
-
-
-def read_record(path: Path) -> dict:
-    """Reads what a run says of itself.
-
-    Raises:
-        InputError: If the folder holds no run.
-    """
-    try:
-        return json.loads((path / EXTRA / "run.json").read_text("utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    if not (path / "saved_model.pb").is_file():
         raise InputError(
             f"There is no run in {path}; `python -m pipelines.train` makes one."
+        )
+    try:
+        # TensorFlow takes brackets in a path for a pattern: it is given another name.
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder, "run")
+            link.symlink_to(path.resolve())
+            served = tf.saved_model.load(str(link))
+        serve = served.signatures["serving_default"]
+        names = _read_names(path / "assets" / CLASS_NAMES)
+        if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
+            raise ValueError(f"{CLASS_NAMES} has {len(names)} names")
+    except Exception as error:  # TensorFlow raises whatever the bytes lead it to
+        raise InputError(
+            f"The run {path} is damaged ({one_line(error)[:200]}); train it anew."
         ) from error
+    serve.keep_alive = served  # a signature alone does not hold its variables
+    serve.sample = served.signatures.get("sample")
+    return serve, names
+
+
+def _write_names(path: Path, names: Sequence[str]):
+    """Writes one name a line; a line break in a name is written as in Python."""
+    escaped = [
+        name.translate({ord("\\"): "\\\\", ord("\n"): "\\n", ord("\r"): "\\r"})
+        for name in names
+    ]
+    path.write_bytes(("\n".join(escaped) + "\n").encode())
+
+
+def _read_names(path: Path) -> list[str]:
+    def plain(found: re.Match[str]) -> str:
+        return {"n": "\n", "r": "\r"}.get(found[1], found[1])
+
+    lines = path.read_bytes().decode().split("\n")[:-1]
+    return [re.sub(r"\\(.)", plain, line) for line in lines]

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pipelines.metrics import METRICS, percent
+from pipelines.comparison import (
+    Group,
+    Judgement,
+    Results,
+    Row,
+    Spread,
+    Table,
+    Timing,
+    Trained,
+)
+from pipelines.metrics import METRICS, Metric, percent
 
 
 class Cell(NamedTuple):
@@ -26,33 +37,49 @@ class Section(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of the main table: where its number is in a row, and how it reads."""
+    """A column of a metric, as the answers are or after temperature scaling."""
 
-    heading: str
-    part: str
     name: str
-    words: Callable[[float], str]
+    scaled: bool
+
+    @property
+    def metric(self) -> Metric:
+        return METRICS[self.name]
+
+    @property
+    def heading(self) -> str:
+        return self.metric.heading + ", scaled" * self.scaled
+
+    def judgement(self, row: Row) -> Judgement:
+        return row.scaled if self.scaled else row.as_is
+
+    def spread(self, group: Group) -> Spread:
+        return (group.scaled if self.scaled else group.as_is)[self.name]
+
+    def says(self, of: Row | Group) -> bool:
+        """Whether it says something: nothing has calibrated scores."""
+        return self.scaled or not (of.scores and self.metric.calibration)
 
 
-def all_columns() -> list[Column]:
-    """A column for each metric, and one more where scaling changes it."""
-    return [
-        *(Column(m.heading, "metrics", name, m.words) for name, m in METRICS.items()),
-        *(
-            Column(f"{m.heading}, scaled", "calibrated", name, m.words)
-            for name, m in METRICS.items()
-            if m.calibration
-        ),
+def columns(rows: Sequence[Row]) -> list[Column]:
+    """A column for each metric that rows have, and one where scaling changes it."""
+    every = [
+        *(Column(name, False) for name in METRICS),
+        *(Column(name, True) for name, m in METRICS.items() if m.calibration),
     ]
+    return [c for c in every if rows and c.name in c.judgement(rows[0]).metrics]
 
 
-INTERVALS = {"metrics": "intervals", "calibrated": "calibrated_intervals"}
-
-
-def sections(table: dict) -> list[Section]:
+def sections(table: Table, results: Results) -> list[Section]:
     """The tables to show, those with nothing in them left out."""
-    made = (_reported, _results, _seeds, _pairs, _speed)
-    return [section for make in made if (section := make(table)).body]
+    found = [
+        reported(table),
+        _results(table),
+        _seeds(table),
+        pairs(table),
+        _speed(table, results),
+    ]
+    return [section for section in found if section.body]
 
 
 def word(text: str) -> Cell:
@@ -67,86 +94,83 @@ def likelihood(p: float) -> Cell:
     return Cell(f"{p:.3g}" if p else "below 1e-300", p)
 
 
-def told(row: dict, column: Column) -> bool:
-    """Whether a column says something of a row, or of a group of seeds."""
-    uncalibrated = row.get("scores") and column.part == "metrics"
-    return not (uncalibrated and METRICS[column.name].calibration)
+def of_row(row: Row, column: Column) -> Cell:
+    """A metric of a row, with its interval if it has one."""
+    if not column.says(row):
+        return number(None, "")
+    words, judgement = column.metric.words, column.judgement(row)
+    value = judgement.metrics[column.name]
+    if column.name not in judgement.intervals:
+        return Cell(words(value), value)
+    low, high = judgement.intervals[column.name]
+    bounds = f"{words(low)} to {words(high)}".replace(" % to", " to")
+    return Cell(words(value), value, bounds)
 
 
-def _results(table: dict) -> Section:
-    rows = sorted(table["rows"], key=lambda row: -row["metrics"]["accuracy"])
-    columns = [c for c in all_columns() if c.name in rows[0][c.part]]
+def of_group(group: Group, column: Column) -> Cell:
+    """The mean and the standard deviation of a metric over seeds."""
+    if not column.says(group):
+        return number(None, "")
+    words, spread = column.metric.words, column.spread(group)
+    text = f"{words(spread.mean)} ± {words(spread.std)}".replace(" % ±", " ±")
+    return Cell(text, spread.mean)
 
-    def cell(row, column):
-        if not told(row, column):
-            return number(None, "")
-        value = row[column.part][column.name]
-        if column.name not in row[INTERVALS[column.part]]:
-            return Cell(column.words(value), value)
-        low, high = row[INTERVALS[column.part]][column.name]
-        bounds = f"{column.words(low)} to {column.words(high)}".replace(" % to", " to")
-        return Cell(column.words(value), value, bounds)
 
+def _results(table: Table) -> Section:
+    rows = sorted(table.rows, key=lambda row: -row.accuracy)
+    shown = columns(rows)
     body = [
         [
-            word(row["title"]),
-            *(cell(row, column) for column in columns),
-            number(row["temperature"], ".3f"),
+            word(row.title),
+            *(of_row(row, column) for column in shown),
+            number(row.temperature, ".3f"),
         ]
         for row in rows
     ]
-    head = ["run", *(column.heading for column in columns), "scaling temperature"]
-    note = (
-        "Heads that put out scores have no probabilities until they are scaled."
-        if any(row.get("scores") for row in rows)
-        else ""
-    )
-    return Section("Results", note, head, body)
+    head = ["run", *(column.heading for column in shown), "scaling temperature"]
+    return Section("Results", note_on_scores(rows), head, body)
 
 
-def _reported(table: dict) -> Section:
+def note_on_scores(rows: Sequence[Row]) -> str:
+    if any(row.scores for row in rows):
+        return "Heads that put out scores have no probabilities until they are scaled."
+    return ""
+
+
+def reported(table: Table) -> Section:
     """Our figures beside those reported elsewhere, and beside the matched loss."""
-    runs = {name: run for name, run in table["runs"].items() if run["reported"]}
-    ours = {row["run"]: row["metrics"] for row in table["rows"] if not row["samples"]}
-    columns = [
+    runs = {name: run for name, run in table.runs.items() if run.reported}
+    ours = {row.run: row.as_is.metrics for row in table.rows if not row.samples}
+    shown = [
         column
-        for column in all_columns()
-        if column.part == "metrics"
-        and any(column.name in run["reported"] for run in runs.values())
+        for column in columns(table.rows)
+        if not column.scaled
+        and any(column.name in (run.reported or {}) for run in runs.values())
     ]
 
     def theirs(value, column):
         if isinstance(value, float | int):
-            return Cell(column.words(value), value)
+            return Cell(column.metric.words(value), value)
         return Cell(value or "", -1)
 
     def matched(run):
-        twin = run["config"] | {"loss": "matched"}
-        for name, other in table["runs"].items():
-            if other["config"] == twin:
+        twin = dataclasses.replace(run.config, loss="matched")
+        for name, other in table.runs.items():
+            if other.config == twin:
                 return Cell(percent(ours[name]["accuracy"]), ours[name]["accuracy"])
         return Cell("", -1)
 
-    body = [
-        [
-            word(run["reported"].get("row", "")),
-            word(run["title"]),
-            *(
-                cell
-                for column in columns
-                for cell in (
-                    theirs(run["reported"].get(column.name), column),
-                    Cell(
-                        column.words(ours[name][column.name]), ours[name][column.name]
-                    ),
-                )
-            ),
-            matched(run),
-        ]
-        for name, run in runs.items()
-    ]
+    body = []
+    for name, run in runs.items():
+        figures = run.reported or {}
+        cells = [word(figures.get("row", "")), word(run.title)]
+        for column in shown:
+            value = ours[name][column.name]
+            cells.append(theirs(figures.get(column.name), column))
+            cells.append(Cell(column.metric.words(value), value))
+        body.append([*cells, matched(run)])
     head = ["reported row", "our run"]
-    for column in columns:
+    for column in shown:
         head += [f"{column.heading}, reported", f"{column.heading}, ours"]
     note = (
         "Ours is the same protocol; the last column is our accuracy of the same run "
@@ -156,53 +180,45 @@ def _reported(table: dict) -> Section:
     return Section("Beside the reported figures", note, head, body)
 
 
-def _seeds(table: dict) -> Section:
-    def cell(group, column):
-        if not told(group, column):
-            return number(None, "")
-        spread = group[column.part][column.name]
-        mean, std = column.words(spread["mean"]), column.words(spread["std"])
-        return Cell(f"{mean} ± {std}".replace(" % ±", " ±"), spread["mean"])
-
-    groups = table["seeds"]
-    columns = [c for c in all_columns() if groups and c.name in groups[0][c.part]]
+def _seeds(table: Table) -> Section:
+    shown = columns(table.rows)
     body = [
         [
-            word(group["title"]),
-            number(len(group["runs"]), "d"),
-            *(cell(group, column) for column in columns),
+            word(group.title),
+            number(len(group.runs), "d"),
+            *(of_group(group, column) for column in shown),
         ]
-        for group in groups
+        for group in table.groups
     ]
     note = "Mean ± standard deviation of runs that differ by their seed alone."
-    head = ["run", "seeds", *(column.heading for column in columns)]
+    head = ["run", "seeds", *(column.heading for column in shown)]
     return Section("Over seeds", note, head, body)
 
 
-def _pairs(table: dict) -> Section:
-    titles = {name: run["title"] for name, run in table["runs"].items()}
+def pairs(table: Table) -> Section:
+    """McNemar's test of each run against the most accurate one."""
+    titles = {name: run.title for name, run in table.runs.items()}
     best = max(
-        (row for row in table["rows"] if not row["samples"]),
-        key=lambda row: row["metrics"]["accuracy"],
-    )["run"]
+        (row for row in table.rows if not row.samples), key=lambda row: row.accuracy
+    ).run
     body = []
-    for pair in table["pairs"]:
-        if best in (pair["a"], pair["b"]):
-            side, other = ("a", "b") if pair["a"] == best else ("b", "a")
+    for pair in table.pairs:
+        if best in (pair.a, pair.b):
+            first = pair.a == best
+            only = (pair.only_a, pair.only_b) if first else (pair.only_b, pair.only_a)
             body.append(
                 [
-                    word(titles[pair[other]]),
-                    number(100 * abs(pair["difference"]), ".2f"),
-                    number(pair[f"only_{side}"], "d"),
-                    number(pair[f"only_{other}"], "d"),
-                    likelihood(pair["p"]),
-                    likelihood(pair["p_holm"]),
+                    word(titles[pair.b if first else pair.a]),
+                    number(100 * abs(pair.difference), ".2f"),
+                    *(number(count, "d") for count in only),
+                    likelihood(pair.p),
+                    likelihood(pair.p_holm),
                 ]
             )
     body.sort(key=lambda row: row[1].key)
     note = (
         "McNemar's exact test on the same images. The last column is corrected (Holm) "
-        f"for {len(table['pairs'])} comparisons, those of pairs.csv. The test tells "
+        f"for {len(table.pairs)} comparisons, those of pairs.csv. The test tells "
         "nothing of the spread between seeds."
     )
     head = ["run", "points behind", "right only in the best", "right only in this run"]
@@ -210,23 +226,27 @@ def _pairs(table: dict) -> Section:
     return Section(f"Against the most accurate, {titles[best]}", note, head, body)
 
 
-def _speed(table: dict) -> Section:
-    body = []
-    for run in table["runs"].values():
-        timing = run["timing"] or {}
-        body.append(
-            [
-                word(run["title"]),
-                number(run["parameters"], ",d"),
-                number(run["train_seconds"], ",.0f"),
-                word(f"{run['device']['kind']} {run['device']['name']}"),
-                number(timing.get("latency_ms"), ".2f"),
-                number(timing.get("images_per_second"), ",.0f"),
-            ]
-        )
-    note = (
-        "Median times of the SavedModel, in float32, on the machine of this comparison."
-    )
-    head = ["run", "parameters", "training, s", "trained on", "one image, ms"]
-    head.append("images a second, by 256")
-    return Section("Size and speed", note, head, body)
+SPEED = ("parameters", "training, s", "trained on", "one image, ms",
+         "images a second, by 256")  # fmt: skip
+ON_SPEED = (
+    "Median times of the SavedModel, in float32, on the machine of this comparison."
+)
+
+
+def speed_of(run: Trained, timing: Timing | None) -> list[Cell]:
+    """The columns `SPEED` of a run."""
+    return [
+        number(run.parameters, ",d"),
+        number(run.train_seconds, ",.0f"),
+        word(f"{run.device.kind} {run.device.name}"),
+        number(timing and timing.latency_ms, ".2f"),
+        number(timing and timing.images_per_second, ",.0f"),
+    ]
+
+
+def _speed(table: Table, results: Results) -> Section:
+    body = [
+        [word(run.title), *speed_of(run, results.timings.get(name))]
+        for name, run in table.runs.items()
+    ]
+    return Section("Size and speed", ON_SPEED, ["run", *SPEED], body)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import math
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
@@ -20,7 +21,14 @@ from kerasoft import backbones, heads, losses
 from kerasoft.callbacks import TemperatureLogger
 from kerasoft.optimizers import SGD, Muon
 from kerasoft.schedules import FlooredExponentialDecay
-from pipelines import batching, datasets, saved_model
+from pipelines import (
+    batching,
+    datasets,
+    publishing,
+    run_folder,
+    saved_model,
+    typed_json,
+)
 from pipelines.config import (
     Annealing,
     Config,
@@ -65,11 +73,22 @@ def train(
     config.check_backbone()
     config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
-    work = saved_models / f".{config.run_name}.partial"
-    _check_free(path, work, config, resume, overwrite)
-    started = time.monotonic()
-
+    run_folder.check_free(path, config, resume, overwrite)
     dataset = load_data(config)
+    with publishing.claim(path):
+        # Again, for another process may have come in between.
+        if not (resume and path.exists() and not run_folder.is_stopped(path)):
+            run_folder.check_free(path, config, resume, overwrite)
+            _train(config, dataset, path, overwrite)
+    return path
+
+
+def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
+    """Trains a run whose folder is claimed."""
+    work = publishing.partial(path)
+    if overwrite or not run_folder.is_stopped(path):
+        shutil.rmtree(work, ignore_errors=True)
+    started = time.monotonic()
     try:
         verbose = 1 if sys.stdout.isatty() else 2
         model, first_epoch = fit(config, dataset, work, verbose)
@@ -77,40 +96,35 @@ def train(
         shutil.rmtree(work)
         raise
     served = serving_copy(config, dataset, model)
-    build_dir = work / "run"
-    saved_model.export(served, dataset.class_names, build_dir, scratch=work)
-    serve = tf.saved_model.load(str(build_dir)).signatures["serving_default"]
+    new = work / "new"
+    shutil.rmtree(new, ignore_errors=True)  # of an export that was stopped
+    saved_model.export(served, dataset.class_names, new, scratch=work)
+    serve, _ = saved_model.load(new)
     (predicted,) = saved_model.ask(serve, dataset.test.images, "class")
-    metrics = classification(predicted, dataset.test.labels)
-    extra = build_dir / saved_model.EXTRA
-    extra.mkdir()
-    served.save(extra / "model.keras")
-    for name in ("config.yaml", "history.csv", "tensorboard"):
-        (work / name).rename(extra / name)
-    record = {
-        "config": dataclasses.asdict(config),
-        "metrics": metrics,
-        "dataset": {
-            "name": dataset.name,
-            "checksum": dataset.checksum,
-            "train": len(dataset.train.labels),
-            "validation": len(dataset.validation.labels),
-            "test": len(dataset.test.labels),
-            "classes": len(dataset.class_names),
-        },
-        "parameters": served.count_params(),
-        "outputs": heads.find(served).outputs,
-        "policy": model.dtype_policy.name,
-        "wall_seconds": round(time.monotonic() - started, 1),
-        "resumed_at_epoch": first_epoch,
-        **provenance(),
-    }
-    (extra / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    if path.exists():
-        path.rename(work / "replaced")
-    build_dir.rename(path)
-    shutil.rmtree(work)
-    return path
+    (new / run_folder.EXTRA).mkdir()
+    served.save(new / run_folder.EXTRA / run_folder.MODEL)
+    made = provenance()
+    record = run_folder.Record(
+        config=config,
+        metrics=classification(predicted, dataset.test.labels),
+        dataset=run_folder.TrainedOn(
+            name=dataset.name,
+            checksum=dataset.checksum,
+            train=len(dataset.train.labels),
+            validation=len(dataset.validation.labels),
+            test=len(dataset.test.labels),
+            classes=len(dataset.class_names),
+        ),
+        parameters=served.count_params(),
+        outputs=heads.find(served).outputs,
+        policy=model.dtype_policy.name,
+        wall_seconds=round(time.monotonic() - started, 1),
+        resumed_at_epoch=first_epoch,
+        versions=made["versions"],
+        commit=made["commit"],
+        device=run_folder.Device(**made["device"]),
+    )
+    run_folder.collect(path, record)
 
 
 def load_data(config: Config) -> datasets.Data:
@@ -139,12 +153,13 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     with STRATEGIES[config.strategy]().scope():
         model = build(config, dataset, dtype_policy(config.precision))
-    progress = Progress(work / "checkpoints", model)
     work.mkdir(parents=True, exist_ok=True)
-    (work / "config.yaml").write_text(config.to_yaml(), "utf-8")
+    typed_json.write_text(work / run_folder.CONFIG, config.to_yaml())
+    progress = Progress(work / run_folder.STATE, model)
     first_epoch = progress.restore()
-    _trim(work / "history.csv", first_epoch)
-    logs = work / "tensorboard"
+    history = work / run_folder.HISTORY
+    _trim(history, first_epoch)
+    logs = work / run_folder.TENSORBOARD
     with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
         hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
     num_classes = len(dataset.class_names)
@@ -159,12 +174,12 @@ def fit(
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
             TemperatureLogger(),
-            keras.callbacks.CSVLogger(str(work / "history.csv"), append=True),
+            keras.callbacks.CSVLogger(str(history), append=True),
             keras.callbacks.TensorBoard(str(logs), write_graph=False),
             progress,
         ],
     )
-    if not math.isfinite(_last_loss(work / "history.csv")):
+    if not math.isfinite(_last_loss(history)):
         raise FloatingPointError(
             "The training loss is not finite any more, and nothing was kept; the usual "
             f"way out is a lower --learning_rate (now {config.learning_rate:g})."
@@ -291,30 +306,40 @@ class Progress(keras.callbacks.Callback):
     """Keeps the state of the last epoch: weights, optimiser, and random generators.
 
     `keras.callbacks.BackupAndRestore` leaves out the generators of noise, without
-    which a resumed run is another run.
+    which a resumed run is another run. TensorFlow's checkpoints cannot be read from a
+    path with brackets.
     """
 
-    def __init__(self, folder: Path, model: keras.Model):
+    def __init__(self, file: Path, model: keras.Model):
         super().__init__()
-        state = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
-        self.epochs = tf.Variable(tf.zeros((), tf.int64))
-        self.manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                epochs=self.epochs,
-                variables=[state[path].value for path in sorted(state)],
-            ),
-            str(folder),
-            max_to_keep=1,
-        )
+        self.file = file
+        self.epochs = 0
+        # In their order, for names are counted through a process.
+        known = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
+        self.state = list(known.values())
 
     def restore(self) -> int:
         """Restores the state, if there is one. Returns the number of epochs done."""
-        self.manager.restore_or_initialize()
-        return int(self.epochs)
+        if self.file.exists():
+            try:
+                with np.load(self.file) as kept:
+                    for number, variable in enumerate(self.state):
+                        variable.assign(kept[str(number)])
+                    self.epochs = int(kept["epochs"])
+            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+                raise InputError(
+                    f"The stopped run in {self.file.parent} is damaged "
+                    f"({one_line(error)}); --overwrite starts anew."
+                ) from error
+        return self.epochs
 
     def on_epoch_end(self, epoch, logs=None):
-        self.epochs.assign(epoch + 1)
-        self.manager.save(checkpoint_number=epoch + 1)
+        self.epochs = epoch + 1
+        partial = self.file.with_suffix(".partial")
+        values = {str(i): variable.numpy() for i, variable in enumerate(self.state)}
+        with partial.open("wb") as file:
+            np.savez(file, epochs=self.epochs, **values)
+        partial.replace(self.file)
 
 
 def serving_copy(
@@ -330,34 +355,13 @@ def serving_copy(
     return copy
 
 
-def _check_free(
-    path: Path, work: Path, config: Config, resume: bool, overwrite: bool
-) -> None:
-    if overwrite:
-        shutil.rmtree(work, ignore_errors=True)
-    elif path.exists():
-        raise InputError(f"{path} is there already; --overwrite replaces it.")
-    elif not work.exists():
-        if resume:
-            raise InputError(
-                f"There is no stopped run {config.run_name} in {path.parent}; without "
-                "--resume it starts."
-            )
-    elif not resume:
-        raise InputError(
-            f"A stopped run is in {work}; --resume goes on, --overwrite starts anew."
-        )
-    elif (work / "config.yaml").read_text("utf-8") != config.to_yaml():
-        raise InputError(
-            f"The stopped run in {work} has another config; --overwrite starts anew."
-        )
-
-
 def _trim(history: Path, epochs: int):
     """Drops the rows of an epoch that was logged but not kept."""
     if history.exists():
-        lines = history.read_text("utf-8").splitlines(keepends=True)
-        history.write_text("".join(lines[: epochs + 1] if epochs else []), "utf-8")
+        lines = history.read_bytes().splitlines(keepends=True)
+        partial = history.with_suffix(".partial")
+        partial.write_bytes(b"".join(lines[: epochs + 1] if epochs else []))
+        partial.replace(history)
 
 
 def _last_loss(history: Path) -> float:
@@ -389,10 +393,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    record = saved_model.read_record(path)
+    record = run_folder.read_record(path)
     print(
-        f"test ({record['dataset']['test']:,} images): "
-        + ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+        f"test ({record.dataset.test:,} images): "
+        + ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
     )
     print(f"next: python -m pipelines.predict {path} IMAGE...")
     return 0

@@ -305,7 +305,7 @@ def test_a_data_set_is_added_by_one_registration(monkeypatch, tmp_path, capsys):
     assert "test (40 images)" in capsys.readouterr().out
     (run,) = tmp_path.glob("noise.one-*")
     made = evaluate.evaluate([run], tmp_path / "out", timings=False)
-    assert made["tables"][0]["class_names"] == ["odd one", "even"]
+    assert made.comparison.tables[0].class_names == ["odd one", "even"]
 
 
 def test_a_data_set_asked_for_by_name_is_never_replaced(monkeypatch):

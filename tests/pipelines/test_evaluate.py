@@ -13,19 +13,26 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 import tensorflow as tf
+from records import ended, leave
 
 import kerasoft
 from pipelines import (
+    between_runs,
+    comparison,
     datasets,
+    draw_plotly,
+    draw_png,
     evaluate,
-    figures,
     metrics,
+    plots,
+    publishing,
     report,
+    run_folder,
     saved_model,
+    search,
+    titles,
     train,
-    tune,
 )
-from pipelines import runs as runs_on_disk
 from pipelines.config import Annealing, Config
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
@@ -45,20 +52,19 @@ def pretend(config, dataset, folder):
     scratch.mkdir(parents=True)
     saved_model.export(model, dataset.class_names, path, scratch=scratch)
     shutil.rmtree(scratch)
-    extra = path / saved_model.EXTRA
+    extra = path / run_folder.EXTRA
     extra.mkdir()
     extra.joinpath("history.csv").write_text("epoch,val_accuracy\n0,0.25\n1,0.5\n")
-    record = {
-        "config": dataclasses.asdict(config),
-        "dataset": {"name": dataset.name, "checksum": dataset.checksum},
-        "parameters": model.count_params(),
-        "outputs": kerasoft.heads.find(model).outputs,
-        "policy": "float32",
-        "wall_seconds": 8.0,
-        "resumed_at_epoch": 0,
-        "device": {"kind": "CPU", "name": "a processor", "cores": 2},
-    }
-    extra.joinpath("run.json").write_text(json.dumps(record))
+    trained_on = dataclasses.replace(
+        ended(config).dataset, name=dataset.name, checksum=dataset.checksum
+    )
+    record = ended(
+        config,
+        dataset=trained_on,
+        parameters=model.count_params(),
+        outputs=kerasoft.heads.find(model).outputs,
+    )
+    leave(record, path)
     return path
 
 
@@ -128,11 +134,11 @@ def test_every_file_is_written(compared):
 
 def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
     made, out = compared
-    (table,) = made["tables"]
+    (table,) = made.comparison.tables
     matrices = np.load(out / "confusion.npz")["table0"]
-    assert len(table["rows"]) == len(HEADS) + 2  # one more seed, one noisy head
-    for row, kept in zip(table["rows"], matrices, strict=True):
-        with np.load(out.parent / "probabilities" / f"{row['id']}.npz") as saved:
+    assert len(table.rows) == len(HEADS) + 2  # one more seed, one noisy head
+    for row, kept in zip(table.rows, matrices, strict=True):
+        with np.load(out.parent / "probabilities" / f"{row.id}.npz") as saved:
             p, labels = saved["probabilities"].astype("float64"), saved["labels"]
         predicted = p.argmax(axis=1)
         expected = dict(
@@ -156,27 +162,27 @@ def test_the_metrics_agree_with_those_of_the_saved_probabilities(compared):
         for name, value in expected.items():
             # Outcomes are kept in float32.
             off = 1e-7 if name in ("brier", "ece") else 1e-9
-            assert row["metrics"][name] == pytest.approx(value, abs=off), name
+            assert row.as_is.metrics[name] == pytest.approx(value, abs=off), name
         matrix = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(3))
         np.testing.assert_array_equal(kept, matrix)
 
 
 def test_the_kept_outcomes_give_the_metrics_again(compared):
     made, out = compared
-    (table,) = made["tables"]
-    for row in table["rows"]:
-        facts = report.read_outcomes(out / "outcomes" / f"{row['id']}.npz")
+    (table,) = made.comparison.tables
+    for row in table.rows:
+        facts = comparison.read_outcomes(out / "outcomes" / f"{row.id}.npz")
         right = facts["predicted"] == facts["label"]
-        assert row["metrics"]["accuracy"] == pytest.approx(right.mean(), abs=1e-9)
-        assert row["metrics"]["nll"] == pytest.approx(facts["nll"].mean(), abs=1e-9)
+        assert row.accuracy == pytest.approx(right.mean(), abs=1e-9)
+        assert row.as_is.metrics["nll"] == pytest.approx(facts["nll"].mean(), abs=1e-9)
         f1 = sklearn.metrics.f1_score(
             facts["label"], facts["predicted"], average="macro", zero_division=0.0
         )
-        assert row["metrics"]["f1"] == pytest.approx(f1, abs=1e-9)
-        again = metrics.summary(facts, 3, table["superclasses"])
-        assert again == pytest.approx(row["metrics"], abs=1e-9)
+        assert row.as_is.metrics["f1"] == pytest.approx(f1, abs=1e-9)
+        again = metrics.summary(facts, 3, table.superclasses)
+        assert again == pytest.approx(row.as_is.metrics, abs=1e-9)
         ends = metrics.bootstrap(facts, lambda f: {"nll": float(np.mean(f["nll"]))})
-        assert ends["nll"] == pytest.approx(row["intervals"]["nll"], abs=1e-9)
+        assert ends["nll"] == pytest.approx(row.as_is.intervals["nll"], abs=1e-9)
 
 
 def test_everything_is_made_again_of_what_is_kept(compared, tmp_path, capsys):
@@ -222,12 +228,16 @@ def of_another(folder):
         (lambda c: (c / "confusion.npz").write_bytes(b""), "is damaged"),
         (lambda c: os.truncate(c / "confusion.npz", 200), "is damaged"),
         (lambda c: os.truncate(c / "timings.json", 3), "is damaged"),
-        (without("versions"), "is damaged: 'versions'"),
+        (without("versions"), "is damaged: versions"),
         (of_another, "confusion.npz is of another comparison"),
         (lambda c: (c / "comparison.json").write_text("{"), "is damaged"),
         (lambda c: (c / "comparison.json").write_text("{}"), "of another version"),
         (lambda c: (c / "comparison.json").write_text("[]"), "is damaged"),
-        (lambda c: (c / "comparison.json").write_text('{"format": 1}'), "is damaged"),
+        (lambda c: (c / "comparison.json").write_text('{"format": 2}'), "is damaged"),
+        (
+            lambda c: (c / "comparison.json").write_text('{"format": 1}'),
+            "its format is 1",
+        ),
     ],
 )
 def test_a_damaged_comparison_is_refused_in_one_line(
@@ -245,9 +255,15 @@ def test_a_damaged_comparison_is_refused_in_one_line(
 
 
 def test_a_png_shows_at_most_a_dozen_rows():
-    rows = [{"metrics": {"accuracy": n / 40}} for n in np.random.permutation(40)]
-    drawn = figures.drawn({"rows": rows})
-    accuracies = [row["metrics"]["accuracy"] for row in drawn]
+    (first, *_) = table_of_temperatures().rows
+    rows = [
+        dataclasses.replace(
+            first, as_is=dataclasses.replace(first.as_is, metrics={"accuracy": n / 40})
+        )
+        for n in np.random.permutation(40)
+    ]
+    accuracies = [row.accuracy for row in plots.drawn(rows)]
+    drawn = accuracies
     assert len(drawn) == 12
     assert accuracies == sorted(accuracies)
     assert accuracies[0] == 0
@@ -261,7 +277,7 @@ def test_of_scores_nothing_is_told_of_calibration_before_scaling(compared):
     lines = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")]
     head = next(line for line in lines if "NLL, scaled" in line)
     for name, blank in (("z_loss", True), ("log_softmax", False)):
-        title = next(r["title"] for r in made["tables"][0]["rows"] if name in r["run"])
+        title = next(r.title for r in made.comparison.tables[0].rows if name in r.run)
         row = next(r for r in lines if r[0] == f"| {title}" and len(r) == len(head))
         for column in ("NLL", "Brier", "ECE"):
             assert (row[head.index(column)].strip() == "") == blank
@@ -284,21 +300,21 @@ def test_a_noisy_head_is_judged_without_noise_and_by_the_mean_of_samples(
     compared, runs, loaded
 ):
     made, out = compared
-    rows = [r for r in made["tables"][0]["rows"] if "gumbel" in r["run"]]
-    assert [row["samples"] for row in rows] == [0, 16]
-    serve, _, _ = saved_model.load(runs[2])
+    rows = [r for r in made.comparison.tables[0].rows if "gumbel" in r.run]
+    assert [row.samples for row in rows] == [0, 16]
+    serve, _ = saved_model.load(runs[2])
     images = tf.constant(loaded.test.images)
     draws = [
         serve.sample(images=images, seeds=tf.constant([seed], tf.int64))
         for seed in range(16)
     ]
     mean = np.mean([draw["probabilities"].numpy()[0] for draw in draws], axis=0)
-    with np.load(out.parent / "probabilities" / f"{rows[1]['id']}.npz") as saved:
+    with np.load(out.parent / "probabilities" / f"{rows[1].id}.npz") as saved:
         np.testing.assert_allclose(saved["probabilities"], mean, atol=1e-6)
 
 
 def test_samples_are_a_function_of_their_seeds_and_of_the_distribution(runs):
-    serve, _, _ = saved_model.load(runs[2])
+    serve, _ = saved_model.load(runs[2])
     assert saved_model.load(runs[1])[0].sample is None
     images = tf.zeros((1, 16, 16, 3), tf.uint8)
     seeds = tf.range(4000, dtype=tf.int64)
@@ -320,32 +336,29 @@ def test_temperature_scaling_is_fitted_on_the_validation_images_of_the_seed(
     compared, runs, tiny
 ):
     for run, seed in ((runs[1], 0), (runs[-1], 1)):
-        (row,) = (r for r in compared[0]["tables"][0]["rows"] if r["run"] == run.name)
+        (row,) = (r for r in compared[0].comparison.tables[0].rows if r.run == run.name)
         validation = train.load_data(dataclasses.replace(tiny, seed=seed)).validation
-        serve, _, _ = saved_model.load(run)
+        serve, _ = saved_model.load(run)
         log_p = serve(images=tf.constant(validation.images))["log_probabilities"]
         fitted = metrics.fit_temperature(log_p.numpy(), validation.labels)
-        assert row["temperature"] == fitted
+        assert row.temperature == fitted
 
 
 def test_runs_that_differ_by_their_seed_alone_have_a_mean_and_a_deviation(compared):
-    table = compared[0]["tables"][0]
-    (group,) = table["seeds"]
-    values = [
-        row["metrics"]["nll"] for row in table["rows"] if row["run"] in group["runs"]
-    ]
-    assert group["title"] == "log_softmax, matched"
-    assert group["metrics"]["nll"] == {
-        "mean": pytest.approx(np.mean(values)),
-        "std": pytest.approx(np.std(values, ddof=1)),
-    }
+    table = compared[0].comparison.tables[0]
+    (group,) = table.groups
+    values = [row.as_is.metrics["nll"] for row in table.rows if row.run in group.runs]
+    assert group.title == "log_softmax, matched"
+    spread = group.as_is["nll"]
+    assert spread.mean == pytest.approx(np.mean(values))
+    assert spread.std == pytest.approx(np.std(values, ddof=1))
 
 
 def test_every_pair_of_runs_is_tested(compared):
     made, out = compared
     pairs = rows_of(out, "pairs.csv")
-    accuracy = {r["run"]: r["metrics"]["accuracy"] for r in made["tables"][0]["rows"]
-                if not r["samples"]}  # fmt: skip
+    accuracy = {r.run: r.accuracy for r in made.comparison.tables[0].rows
+                if not r.samples}  # fmt: skip
     assert len(pairs) == 10  # of 5 runs
     for pair in pairs:
         a, b = accuracy[pair["a"]], accuracy[pair["b"]]
@@ -356,46 +369,60 @@ def test_every_pair_of_runs_is_tested(compared):
 def test_the_markdown_shows_ours_beside_the_reported(compared):
     made, out = compared
     text = (out / "comparison.md").read_text("utf-8")
-    row = made["tables"][0]["rows"][-1]
-    assert f"{100 * row['metrics']['accuracy']:.2f} %" in text
+    row = made.comparison.tables[0].rows[-1]
+    assert f"{100 * row.accuracy:.2f} %" in text
     assert re.search(r"\| theirs \| softmax, as_logits, .* \| 0.396 \(sic\) \|", text)
     assert "`the command`" in text
 
 
 def table_of_temperatures():
     """Two heads at some temperatures, one of them judged by samples too."""
-    temperatures = [3, -1.5, 10.0, None, "learned"]
+    temperatures = [3.0, -1.5, 10.0, None, "learned"]
     configs = [
         Config(head="gumbel_softmax", temperature=temperature)
-        for temperature in [*temperatures, Annealing("cosine", 3, 0.5)]
+        for temperature in [*temperatures, Annealing("cosine", 3.0, 0.5)]
     ]
     configs += [Config(), Config(head="log_gumbel_softmax", loss="as_logits")]
-    runs = {str(i): {"config": dataclasses.asdict(c)} for i, c in enumerate(configs)}
+    device = run_folder.Device("CPU", "a processor", 2)
+    runs = {
+        str(i): comparison.Trained(str(i), c, 1, "float32", 1.0, device, {}, None)
+        for i, c in enumerate(configs)
+    }
+    bins = comparison.Bins([], [], [], [], [])
     rows = [
-        {
-            "run": name,
-            "samples": samples,
-            "metrics": {"accuracy": 0.1 * i, "nll": 1.0 + i, "ece": 0.5},
-            "calibrated": {"nll": 0.9, "ece": 0.1},
-            "intervals": {"accuracy": [0.1 * i - 0.01, 0.1 * i + 0.02]},
-            "calibrated_intervals": {},
-        }
+        comparison.Row(
+            id=f"{name}-{samples}",
+            run=name,
+            title=name,
+            samples=samples,
+            scores=False,
+            as_is=comparison.Judgement(
+                {"accuracy": 0.1 * i, "nll": 1.0 + i, "ece": 0.5},
+                {"accuracy": [0.1 * i - 0.01, 0.1 * i + 0.02]},
+                bins,
+            ),
+            temperature=1.0,
+            scaled=comparison.Judgement({"nll": 0.9, "ece": 0.1}, {}, bins),
+        )
         for i, name in enumerate(runs)
         for samples in ((0, 16) if i == 0 else (0,))
     ]
-    return {"runs": runs, "rows": rows}
+    dataset = comparison.Tested("cifar100", "fine", "0" * 64, 100, 100)
+    return comparison.Table(dataset, ["a"], None, None, runs, rows, [], [])
 
 
 def test_metrics_are_shown_by_temperature():
     table = table_of_temperatures()
     order = ["-1.5", "1", "3", "10", "3 to 0.5 cosine", "learned"]
-    assert figures.temperatures(table) == order
-    found = figures.series(table, "test accuracy")
+    assert plots.temperatures(table) == order
+    lines = plots.by_temperature(table, "test accuracy")
+    found = {series.name: series for series in lines.series}
     assert found.keys() == {
         *("gumbel_softmax, matched", "gumbel_softmax, matched, 16 samples"),
         "log_gumbel_softmax, as logits",
     }
-    points = found["gumbel_softmax, matched"]
+    line = found["gumbel_softmax, matched"]
+    points = list(zip(line.x, line.y, line.below, line.above, strict=True))
     shown = [point for point in points if not np.isnan(point[1])]
     assert [point[0] for point in shown] == order
     assert shown[2] == pytest.approx(("3", 0.0, 0.01, 0.02))
@@ -403,16 +430,16 @@ def test_metrics_are_shown_by_temperature():
     broken = [point[0] for point in points if np.isnan(point[1])]
     assert broken == ["1", "3 to 0.5 cosine", "learned"]
     assert points[0][1] == pytest.approx(0.1)
-    shown = figures.by_temperature(table, "ECE").to_plotly_json()
+    shown = draw_plotly.draw(plots.by_temperature(table, "ECE"))
     assert list(dict.fromkeys(shown["data"][0]["x"])) == order
-    drawn = figures.draw_by_temperature(table)
+    drawn = draw_png.by_temperature(table)
     assert [len(axes.containers) for axes in drawn.axes] == [3, 3, 3]
 
 
 def test_one_temperature_a_head_is_no_curve():
     table = table_of_temperatures()
-    runs = {name: table["runs"][name] for name in ("0", "6", "7")}
-    assert figures.temperatures({"runs": runs}) == []
+    runs = {name: table.runs[name] for name in ("0", "6", "7")}
+    assert plots.temperatures(dataclasses.replace(table, runs=runs)) == []
 
 
 def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_path):
@@ -424,16 +451,17 @@ def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_pa
     config = dataclasses.replace(tiny, dataset=f"folder:{other}")
     run = pretend(config, train.load_data(config), tmp_path / "runs")
     made = evaluate.evaluate([*runs, run], tmp_path / "out", timings=False)
-    assert [len(table["runs"]) for table in made["tables"]] in ([5, 1], [1, 5])
+    assert [len(table.runs) for table in made.comparison.tables] in ([5, 1], [1, 5])
     text = (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert text.count("### Results") == 2
 
 
 def test_labels_or_data_that_differ_part_the_tables():
     def run(name, label, checksum):
-        config = Config("softmax", dataset=name, label=label)
-        record = {"dataset": {"name": name, "checksum": checksum}}
-        return runs_on_disk.Run(name, Path(name), config, record)
+        record = ended(Config("softmax", dataset=name, label=label))
+        dataset = dataclasses.replace(record.dataset, name=name, checksum=checksum)
+        record = dataclasses.replace(record, dataset=dataset)
+        return run_folder.Run(name, Path(name), record)
 
     runs = [
         run("cifar100", "fine", "a"),
@@ -442,7 +470,7 @@ def test_labels_or_data_that_differ_part_the_tables():
         run("shapes100", "fine", "a"),
         run("cifar100", "fine", "a"),
     ]
-    assert runs_on_disk.comparable(runs) == [
+    assert between_runs.comparable(runs) == [
         [runs[0], runs[4]],
         *([r] for r in runs[1:4]),
     ]
@@ -480,39 +508,43 @@ def test_bad_input_ends_in_one_sentence(runs, tmp_path, capsys):
     assert "is a file" in refusal(capsys, str(runs[0]), "--out", str(file))
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)
-    record = json.loads((copy / saved_model.EXTRA / "run.json").read_text())
+    record = json.loads((copy / run_folder.EXTRA / "run.json").read_text())
     record["config"]["colour"] = "red"
-    (copy / saved_model.EXTRA / "run.json").write_text(json.dumps(record))
+    (copy / run_folder.EXTRA / "run.json").write_text(json.dumps(record))
     assert "of another version" in refusal(capsys, str(copy))
-    shutil.copy(runs[0] / saved_model.EXTRA / "run.json", copy / saved_model.EXTRA)
-    (copy / saved_model.EXTRA / "history.csv").write_text("")
+    shutil.copy(runs[0] / run_folder.EXTRA / "run.json", copy / run_folder.EXTRA)
+    (copy / run_folder.EXTRA / "history.csv").write_text("")
     assert "history" in refusal(capsys, str(copy))
 
 
 def test_what_else_lies_in_the_folder_stays(tmp_path):
-    out, work = tmp_path / "out", tmp_path / "work"
+    out = tmp_path / "out"
+    work = publishing.start(out)
     for folder, files in {out: ("notes.md", "a.csv"), work: ("a.csv",)}.items():
         (folder / "plots").mkdir(parents=True)
         (folder / "plots" / f"{folder.name}.png").touch()
         for name in files:
             (folder / name).write_text(folder.name)
-    report.publish(work, out)
+    (out / "mine").mkdir()
+    (out / "mine" / "data").write_text("mine")
+    report.publish(out)
     assert (out / "notes.md").read_text() == "out"
-    assert (out / "a.csv").read_text() == "work"
-    assert [path.name for path in (out / "plots").iterdir()] == ["work.png"]
-    assert not work.exists()
+    assert (out / "a.csv").read_text() == "new"
+    assert (out / "mine" / "data").read_text() == "mine"
+    assert [path.name for path in (out / "plots").iterdir()] == ["new.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_titles_tell_what_differs():
     made = functools.partial(Config, dataset="cifar100")
-    assert runs_on_disk.titles([made("softmax")]) == ["softmax"]
+    assert titles.titles([made("softmax")]) == ["softmax"]
     annealed = Annealing("linear", 3.0, 0.5)
     configs = [
         made("gumbel_softmax", temperature=-1.5, seed=1, loss="as_logits"),
         made("gumbel_softmax", temperature=annealed, weight_decay=0.0),
         made("gumbel_softmax", temperature="learned"),
     ]
-    assert runs_on_disk.titles(configs) == [
+    assert titles.titles(configs) == [
         "gumbel_softmax t -1.5, as_logits, seed 1",
         "gumbel_softmax t 3 to 0.5 linear, matched, weight decay 0, seed 0",
         "gumbel_softmax t learned, matched, seed 0",
@@ -522,9 +554,9 @@ def test_titles_tell_what_differs():
 def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     copy = tmp_path / "elsewhere" / runs[0].name
     shutil.copytree(runs[0], copy)
-    found = runs_on_disk.read([runs[0], copy, runs[0]])
+    found = run_folder.find([runs[0], copy, runs[0]])
     assert len({run.name for run in found}) == len(found) == 2
-    assert len(set(runs_on_disk.headings(found))) == 2
+    assert len(set(titles.headings(found))) == 2
 
 
 @pytest.mark.skipif(
@@ -533,7 +565,7 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
 )
 def test_the_page_opens_in_a_browser_without_a_network(compared, tmp_path):
     made, out = compared
-    (table,) = made["tables"]
+    (table,) = made.comparison.tables
     opened = subprocess.run(
         [
             *(str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu"),
@@ -550,11 +582,11 @@ def test_the_page_opens_in_a_browser_without_a_network(compared, tmp_path):
     console = [line for line in opened.stderr.splitlines() if "CONSOLE" in line]
     assert not console  # an error, or a request that the page's policy refused
     dom = opened.stdout
-    for row in table["rows"]:
-        cell = f'<td data-key="{row["metrics"]["accuracy"]}">'
-        assert f"{cell}{100 * row['metrics']['accuracy']:.2f} %<small>" in dom
+    for row in table.rows:
+        cell = f'<td data-key="{row.accuracy}" class=" g g0">'
+        assert f"{cell}{100 * row.accuracy:.2f} %<small>" in dom
     # What the page's script wrote: the classes of the first run, and the plots.
-    line = report.class_lines(table["rows"][0], table["class_names"])[0]
+    line = metrics.class_lines(made.confusions[table.rows[0].id], table.class_names)[0]
     drawn = re.search(r'<table class="classes">.*?<tbody>(.*?)</tr>', dom, re.DOTALL)
     assert drawn
     cells = re.findall(r"<td[^>]*>(.*?)</td>", drawn[1])
@@ -572,10 +604,10 @@ def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
     out = tmp_path / "out"
     made = evaluate.evaluate(runs[:2], out, timings=False)
     (first, *_) = rows_of(out, "comparison.csv")
-    row = next(r for r in made["tables"][0]["rows"] if r["run"] == first["run"])
-    facts = report.read_outcomes(out / "outcomes" / f"{row['id']}.npz")
+    row = next(r for r in made.comparison.tables[0].rows if r.run == first["run"])
+    facts = comparison.read_outcomes(out / "outcomes" / f"{row.id}.npz")
     assert float(first["sure"]) == np.mean(facts["confidence"] > 0.5)
     assert float(first["sure_low"]) <= float(first["sure"]) <= float(first["sure_high"])
     for name in ("comparison.md", "comparison.html"):
         assert "how sure" in (out / name).read_text("utf-8")
-    assert tune.Search(objective="sure").objective == "sure"
+    assert search.Search(objective="sure").objective == "sure"

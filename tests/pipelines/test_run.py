@@ -9,25 +9,26 @@ import sys
 
 import pytest
 import yaml
+from records import ended, leave
 
-from pipelines import evaluate, run, saved_model
+from pipelines import evaluate, run
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
 
 # Stands for the trainer: publishes a run at once, or fails where the seed is 1.
 STUB = """
 import json, pathlib, sys
-_, names, _, config, _, folder, *rest = sys.argv
+_, records, _, config, _, folder, *rest = sys.argv
 text = pathlib.Path(config).read_text()
 seed = int(text.split("seed: ")[1])
-name = json.loads(names)[seed]
+name, record = json.loads(records)[seed]
 with open(pathlib.Path(folder) / "calls.txt", "a") as calls:
     print(seed, *rest, file=calls)
 if seed == 1:
     sys.exit(3)
 extra = pathlib.Path(folder) / name / "assets.extra"
 extra.mkdir(parents=True)
-(extra / "run.json").write_text(json.dumps({"config": {"seed": seed}}))
+(extra / "run.json").write_text(json.dumps(record))
 """
 
 
@@ -53,8 +54,9 @@ def configs():
 def trainer(tmp_path, configs, monkeypatch):
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
-    names = json.dumps([config.run_name for config in configs])
-    monkeypatch.setattr(run, "TRAIN", (sys.executable, str(stub), names))
+    records = [(c.run_name, dataclasses.asdict(ended(c))) for c in configs]
+    command = (sys.executable, str(stub), json.dumps(records))
+    monkeypatch.setattr(run, "TRAIN", command)
 
 
 def calls(folder):
@@ -65,10 +67,7 @@ def calls(folder):
 
 
 def record(config, folder, **others):
-    extra = folder / config.run_name / saved_model.EXTRA
-    extra.mkdir(parents=True)
-    content = {"config": dataclasses.asdict(config), "resumed_at_epoch": 0} | others
-    extra.joinpath("run.json").write_text(json.dumps(content))
+    leave(ended(config, **others), folder / config.run_name)
 
 
 def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
@@ -176,8 +175,6 @@ def test_what_is_there_is_skipped_and_a_failure_does_not_stop_the_rest(
     failures = run.train_all(configs, folder)
     assert calls(folder) == ["1", "2"]
     assert failures == {configs[1].run_name: "the training ended with status 3"}
-    record_of_2 = folder / configs[2].run_name / saved_model.EXTRA / "run.json"
-    record_of_2.write_text(json.dumps({"config": dataclasses.asdict(configs[2])}))
     assert run.train_all(configs, folder) == failures
     assert calls(folder) == ["1"]
     assert not list(folder.glob("*.lock"))

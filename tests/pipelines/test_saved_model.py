@@ -10,7 +10,7 @@ import tensorflow as tf
 from scipy import special
 
 from kerasoft.heads import HEADS
-from pipelines import batching, saved_model, train
+from pipelines import batching, run_folder, saved_model, train
 from pipelines.config import Config
 from pipelines.errors import InputError
 
@@ -82,7 +82,7 @@ def test_serving_uses_the_temperature_that_training_reached(tiny, loaded, tmp_pa
 
 
 def test_images_of_any_size_are_served(run):
-    serve, _, _ = saved_model.load(run)
+    serve, _ = saved_model.load(run)
     for height, width in ((16, 16), (7, 300), (100, 20)):
         answer = serve(images=tf.zeros((2, height, width, 3), tf.uint8))
         assert answer["probabilities"].shape == (2, 3)
@@ -98,8 +98,8 @@ def test_what_is_no_run_is_refused(tmp_path):
 def test_every_head_learns_shapes100_and_serves(head, tmp_path):
     config = Config(head=head, dataset="shapes100", epochs=2, learning_rate=0.1)
     run = train.train(config, tmp_path)
-    record = saved_model.read_record(run)
-    assert record["metrics"]["accuracy"] > 0.02  # twice chance, 100 classes
+    record = run_folder.read_record(run)
+    assert record.metrics["accuracy"] > 0.02  # twice chance, 100 classes
 
     images = train.load_data(config).test.images[:50]
     np.save(tmp_path / "images.npy", images)
@@ -113,7 +113,7 @@ np.save({str(tmp_path / "answer.npy")!r}, served(images=images)["probabilities"]
 """
     subprocess.run([sys.executable, "-c", script], check=True)
     model = keras.models.load_model(run / "assets.extra" / "model.keras")
-    expected = probabilities(model.predict(images, verbose=0), record["outputs"])
+    expected = probabilities(model.predict(images, verbose=0), record.outputs)
     np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), expected, atol=1e-5)
 
     cli = [str(Path(sys.executable).with_name("saved_model_cli"))]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from pipelines import runs
+from pipelines import run_folder
 from pipelines.config import Annealing
 from pipelines.train import train
 
@@ -44,7 +44,7 @@ def config(tiny):
 
 @pytest.fixture(scope="module")
 def single(config, tmp_path_factory):
-    return runs.read([train(config, tmp_path_factory.mktemp("single"))])[0]
+    return run_folder.find([train(config, tmp_path_factory.mktemp("single"))])[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +57,12 @@ def mirrored(config, tmp_path_factory):
         [sys.executable, "-c", ON_TWO_DEVICES, *argv], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return runs.read(path for path in folder.iterdir() if path.is_dir())[0]
+    return run_folder.find(path for path in folder.iterdir() if path.is_dir())[0]
 
 
 @pytest.mark.slow
 def test_two_devices_train_as_one_does(single, mirrored):
-    one, two = (runs.read_history(run.path) for run in (single, mirrored))
+    one, two = (run_folder.read_history(run.path) for run in (single, mirrored))
     np.testing.assert_allclose(two["temperature"], one["temperature"], rtol=1e-6)
     np.testing.assert_allclose(two["loss"], one["loss"], rtol=1e-3)
     np.testing.assert_allclose(two["val_loss"], one["val_loss"], rtol=1e-3)

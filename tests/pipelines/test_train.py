@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kerasoft
 from kerasoft import heads
-from pipelines import evaluate, saved_model, train
+from pipelines import evaluate, run_folder, saved_model, train
 from pipelines.config import Annealing, Config
-from pipelines.runs import read_history
+from pipelines.run_folder import read_history
 
 
 def flags(config, saved_models):
@@ -138,7 +138,8 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
         stdout=subprocess.DEVNULL,
     )
     assert shot.returncode == -signal.SIGKILL
-    assert [path.name for path in killed.iterdir()] == [f".{config.run_name}.partial"]
+    left = {path.name for path in killed.iterdir()}
+    assert left == {f".{config.run_name}.{kind}" for kind in ("partial", "lock")}
     status, lines = command(flags(config, killed), capsys)
     assert (status, len(lines)) == (2, 1)
     assert "--resume goes on" in lines[0]
@@ -147,17 +148,17 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
     assert same_weights(*runs)
     histories = [(r / "assets.extra" / "history.csv").read_text() for r in runs]
     assert histories[0] == histories[1]
-    records = [saved_model.read_record(r) for r in runs]
-    assert [record["resumed_at_epoch"] for record in records] == [0, 2]
-    assert records[0]["metrics"] == records[1]["metrics"]
+    records = [run_folder.read_record(r) for r in runs]
+    assert [record.resumed_at_epoch for record in records] == [0, 2]
+    assert records[0].metrics == records[1].metrics
 
 
 def test_muon_trains(tiny, tmp_path):
     config = dataclasses.replace(
         tiny, epochs=4, optimizer="muon", learning_rate=0.02, weight_decay=0.01
     )
-    record = saved_model.read_record(train.train(config, tmp_path))
-    assert record["metrics"]["accuracy"] > 0.9
+    record = run_folder.read_record(train.train(config, tmp_path))
+    assert record.metrics["accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_tensorboard_shows_the_schedules_temperature(
         kill = [sys.executable, "-c", KILL_IN_THE_THIRD_EPOCH]
         subprocess.run([*kill, *flags(config, tmp_path / "runs")], check=False)
     run = train.train(config, tmp_path / "runs", resume=stopped)
-    assert saved_model.read_record(run)["resumed_at_epoch"] == (2 if stopped else 0)
+    assert run_folder.read_record(run).resumed_at_epoch == (2 if stopped else 0)
     events = EventAccumulator(str(run / "assets.extra" / "tensorboard" / "train"))
     events.Reload()
     logged = {
@@ -337,7 +338,7 @@ def test_a_backbone_of_ones_own_is_trained_and_served(
     config = dataclasses.replace(tiny, backbone="my_networks:small")
     run = train.train(config, tmp_path)
     assert run.name.startswith("photos-my_networks.small-")
-    serve, _, _ = saved_model.load(run)
+    serve, _ = saved_model.load(run)
     answer = serve(images=np.zeros((2, 16, 16, 3), "uint8"))
     np.testing.assert_allclose(
         answer["probabilities"].numpy().sum(axis=-1), 1, rtol=1e-5

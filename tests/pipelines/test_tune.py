@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from pipelines import search as searching
 from pipelines import train, tune
+from pipelines import trials as found
 from pipelines.config import Annealing, Config
-from pipelines.runs import read_history
+from pipelines.run_folder import read_history
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,8 @@ def test_what_a_trial_keeps_is_no_model(searched):
 
 KILL = """
 import os, signal, sys
-from pipelines import train, tune
+from pipelines import search as searching
+from pipelines import train, trials as found, tune
 
 starts = 0
 
@@ -139,11 +142,15 @@ def test_a_trial_that_diverges_fails_alone(base, tmp_path, capsys):
 @pytest.mark.parametrize("search", ["temperature", "schedule", "learning_rate"])
 @pytest.mark.parametrize("both_signs", [False, True])
 def test_the_space_is_what_was_asked_for(search, both_signs):
-    asked = tune.Search(search=search, lowest=0.5, highest=4, both_signs=both_signs)
-    oracle = tune.oracle_of(dataclasses.replace(asked, algorithm="random"), Config())
+    asked = searching.Search(
+        search=search, lowest=0.5, highest=4, both_signs=both_signs
+    )
+    oracle = searching.oracle_of(
+        dataclasses.replace(asked, algorithm="random"), Config()
+    )
     base = Config(head="gumbel_softmax")
     drawn = [
-        tune.config_of_trial(base, oracle.populate_space(str(i))["values"])
+        searching.config_of_trial(base, oracle.populate_space(str(i))["values"])
         for i in range(40)
     ]
     temperatures: list[Any] = [config.temperature for config in drawn]
@@ -167,7 +174,7 @@ def test_the_plot_shows_every_trial(searched):
         for row in trials(searched)
     ]
     rows[1]["accuracy"] = None
-    drawn = tune.plot(rows, tune.Search(), rows[0])
+    drawn = found.plot(rows, searching.Search(), rows[0])
     (axes,) = drawn.axes
     points = {
         artist.get_gid(): np.asarray(artist.get_xydata())[0]

@@ -1,0 +1,122 @@
+"""What a search for a temperature varies, and by which algorithm of Keras Tuner."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras_tuner
+
+from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
+from pipelines.metrics import METRICS
+
+LEARNING_RATES = (0.02, 1.0)
+TRIALS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What is searched, how, and what for.
+
+    Attributes:
+        search: What a trial varies: the temperature, a schedule (its kind, start and
+            end), or the temperature and the learning rate together.
+        algorithm: Keras Tuner's: random search, Bayesian optimisation or Hyperband.
+        objective: A metric of the validation images, at the last epoch: accuracy, nll,
+            ece or another of the comparison's.
+        trials: How many, 8 if not given. Hyperband's follow from the epochs.
+        lowest: The smallest size of a temperature.
+        highest: The largest.
+        both_signs: Whether temperatures may be negative too.
+    """
+
+    search: Literal["temperature", "schedule", "learning_rate"] = "temperature"
+    algorithm: Literal["random", "bayesian", "hyperband"] = "bayesian"
+    objective: str = "accuracy"
+    trials: int | None = None
+    lowest: float = 0.1
+    highest: float = 10.0
+    both_signs: bool = False
+
+    def __post_init__(self):
+        if self.objective not in METRICS:
+            raise InputError(
+                f"objective must be one of {', '.join(METRICS)}. "
+                f"Received: {self.objective}"
+            )
+        if not 0 < self.lowest < self.highest < math.inf:
+            raise InputError(
+                "lowest must be above 0 and below highest; --both_signs true adds the "
+                f"negative temperatures. Received: {self.lowest} and {self.highest}"
+            )
+        if self.trials is not None and self.algorithm == "hyperband":
+            raise InputError(
+                "trials belongs to random and bayesian: the number of Hyperband's "
+                f"trials follows from the epochs. Received: {self.trials}"
+            )
+        if self.trials is not None and self.trials < 1:
+            raise InputError(f"trials must be at least 1. Received: {self.trials}")
+
+
+def space(search: Search) -> keras_tuner.HyperParameters:
+    """What the trials of a search may vary."""
+    made = keras_tuner.HyperParameters()
+    size = {
+        "min_value": search.lowest,
+        "max_value": search.highest,
+        "sampling": "log",
+    }
+    if search.search == "schedule":
+        # jang is exponential in steps: nothing that a search would tell apart.
+        made.Choice("kind", ["linear", "exponential", "cosine"])
+        made.Float("start", **size)
+        made.Float("end", **size)
+    else:
+        made.Float("temperature", **size)
+    if search.both_signs:
+        made.Choice("sign", [1, -1])
+    if search.search == "learning_rate":
+        made.Float("learning_rate", *LEARNING_RATES, sampling="log")
+    return made
+
+
+def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:
+    """The run that a trial's values describe."""
+    sign = values.get("sign", 1)
+    if "kind" in values:
+        ends = sign * values["start"], sign * values["end"]
+        temperature = Annealing(values["kind"], *ends)
+    else:
+        temperature = sign * values["temperature"]
+    return dataclasses.replace(
+        base,
+        temperature=temperature,
+        learning_rate=values.get("learning_rate", base.learning_rate),
+        epochs=values.get("tuner/epochs", base.epochs),  # Hyperband's
+    )
+
+
+def oracle_of(search: Search, base: Config) -> keras_tuner.Oracle:
+    """Keras Tuner's algorithm, set up for a search."""
+    options: dict[str, Any] = {
+        "objective": keras_tuner.Objective(
+            search.objective, METRICS[search.objective].best
+        ),
+        "hyperparameters": space(search),
+        "seed": base.seed + 1,  # it takes 0 for no seed
+    }
+    trials = search.trials or TRIALS
+    match search.algorithm:
+        case "random":
+            return keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **options)
+        case "bayesian":
+            return keras_tuner.oracles.BayesianOptimizationOracle(
+                max_trials=trials, **options
+            )
+        case "hyperband":
+            return keras_tuner.oracles.HyperbandOracle(
+                max_epochs=base.epochs, **options
+            )

@@ -1,0 +1,49 @@
+"""What to call runs beside each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from pipelines.config import Annealing, Config
+from pipelines.run_folder import Run
+
+
+def headings(runs: Sequence[Run]) -> list[str]:
+    """The runs' titles; those of the same config are told apart by their names."""
+    made = titles([run.config for run in runs])
+    return [
+        title if made.count(title) == 1 else f"{title}, {run.name}"
+        for run, title in zip(runs, made, strict=True)
+    ]
+
+
+def titles(configs: Sequence[Config]) -> list[str]:
+    """Names configs by their head, temperature, and what differs among them.
+
+    Of what differs, a default goes without saying, but for the loss and the seed.
+    """
+    differing = [
+        field
+        for field in dataclasses.fields(Config)
+        if field.name not in {"head", "temperature"}
+        and len({getattr(config, field.name) for config in configs}) > 1
+    ]
+
+    def title(config):
+        parts = [config.head]
+        match config.temperature:
+            case Annealing(kind, start, end):
+                parts[0] += f" t {start:g} to {end:g} {kind}"
+            case float() | int() as temperature:
+                parts[0] += f" t {temperature:g}"
+            case "learned":
+                parts[0] += " t learned"
+        for field in differing:
+            value = getattr(config, field.name)
+            if value != field.default or field.name in {"loss", "seed"}:
+                words = field.name.replace("_", " ")
+                parts.append(value if isinstance(value, str) else f"{words} {value:g}")
+        return ", ".join(parts)
+
+    return [title(config) for config in configs]

@@ -1,0 +1,82 @@
+"""What the comparison says of itself in words, in Markdown and on the page."""
+
+from __future__ import annotations
+
+import re
+import statistics
+
+from pipelines.comparison import Comparison, Group, Row, Table
+from pipelines.metrics import percent
+
+
+def made_with(comparison: Comparison) -> str:
+    """Commit, versions and machine."""
+    versions = ", ".join(f"{k} {v}" for k, v in comparison.versions.items())
+    device = comparison.device
+    commit = re.sub(r"^(\w{12})\w+", r"\1", comparison.commit or "unknown")
+    machine = f"{device.kind} {device.name}, {device.cores} cores"
+    return f"Commit {commit}; {versions}; {machine}."
+
+
+def heading(table: Table) -> str:
+    return f"{table.dataset.name}, {len(table.class_names)} classes"
+
+
+def findings(table: Table) -> str:
+    """What came out, in two sentences."""
+    rows = [rows for rows in table.configurations() if not rows[0].samples]
+    groups = {tuple(g.runs): g for g in table.groups if not g.samples}
+
+    def words(members: list[Row]) -> str:
+        group = groups.get(tuple(row.run for row in members))
+        if group is None:
+            return f"{members[0].title} with {percent(members[0].accuracy)}"
+        spread = group.as_is["accuracy"]
+        mean = percent(spread.mean).removesuffix(" %")
+        seeds = len(members)
+        return f"{group.title} with {mean} ± {percent(spread.std)} over {seeds} seeds"
+
+    count = f"{table.dataset.test:,} test images"
+    if len(rows) == 1:
+        first = f"On {count} of {heading(table)} there is {words(rows[0])}."
+    else:
+        first = (
+            f"Of {len(rows)} configurations, the most accurate on {count} of "
+            f"{heading(table)} is {words(rows[0])}; the least is {words(rows[-1])}."
+        )
+    return f"{first} {_spread_of_seeds(list(groups.values()))}"
+
+
+def _spread_of_seeds(groups: list[Group]) -> str:
+    if not groups:
+        return (
+            "Each configuration was trained with one seed, so what a seed alone "
+            "changes is not known, and small differences may be due to it."
+        )
+    variances = [group.as_is["accuracy"].std ** 2 for group in groups]
+    typical = 100 * statistics.fmean(variances) ** 0.5
+    return (
+        f"Runs that differ by their seed alone have a standard deviation of "
+        f"{typical:.2f} points, so differences of that size between configurations "
+        "show nothing."
+    )
+
+
+def explanation(table: Table) -> str:
+    """How to read the numbers."""
+    dataset = table.dataset
+    return (
+        f"On {dataset.test:,} test images (SHA-256 of the data set "
+        f"{dataset.checksum[:12]}). In brackets 95 % intervals, by bootstrap over "
+        "the test images: they tell nothing of the spread between seeds. Precision, "
+        "recall and F1 are macro-averaged. ECE has 15 bins, and no interval because "
+        "resampling inflates it. 'Scaled' is after temperature scaling, at the "
+        "temperature that fits the "
+        f"{dataset.validation:,} validation images best. '16 samples' "
+        "averages the probabilities of 16 noisy draws."
+        + (
+            " 'superclasses' counts a prediction as right if its superclass is."
+            if table.superclasses
+            else ""
+        )
+    )
