@@ -166,7 +166,7 @@ class Config:
             self._require(
                 self.temperature != 0,
                 "temperature",
-                "must not be 0, because the logits are divided by it",
+                "must be finite and not 0, because the logits are divided by it",
             )
         if isinstance(self.temperature, Annealing):
             self._require(
