@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipelines import saved_model
 from pipelines.config import command, parse
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.pixels import read_image
 
 TOP = 5
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 image = read_image(path)
             answers[str(path)] = predict(serve, names, image)
         except InputError as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{brief(path, 300)}: {error}", file=sys.stderr)
             status = 1
     if given.json:
         print(json.dumps(answers, indent=2))
