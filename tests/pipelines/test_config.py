@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pipelines.config import Annealing, Config, config_of, parse, parser
 from pipelines.errors import InputError
 
-
 PARSER = parser("train", "...")
 
 
