@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -20,9 +20,15 @@ import jsonargparse
 import yaml
 
 from kerasoft import backbones, heads
-from pipelines import datasets
-from pipelines.errors import InputError, one_line
+from pipelines import datasets, plain_yaml
+from pipelines.errors import InputError, brief, one_line
 from pipelines.typed_json import record
+
+# Flags too: a value of one is YAML.
+jsonargparse.set_loader("yaml", plain_yaml.load, (yaml.YAMLError,))
+MAX_INTEGER = 2**31
+MAX_TEXT = 1000
+MAX_MESSAGE = 300
 
 
 @record
@@ -50,7 +56,7 @@ class Annealing:
             self.start * self.end > 0
             and math.isfinite(self.start * self.end)
             and (falls or self.kind != "jang")
-            and self.update_every >= 1
+            and 1 <= self.update_every < MAX_INTEGER
         )
 
 
@@ -126,6 +132,22 @@ class Config:
     seed: int = 0
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                self._require(
+                    len(value) <= MAX_TEXT
+                    and not re.search(r"[\0\ud800-\udfff]", value),
+                    field.name,
+                    f"must be text of at most {MAX_TEXT:,} characters",
+                )
+            if isinstance(value, int | float):
+                most = math.inf if isinstance(value, float) else MAX_INTEGER
+                self._require(
+                    abs(value) < most,
+                    field.name,
+                    "must be finite, if whole below 2**31",
+                )
         try:
             heads.get(self.head)
         except ValueError as error:
@@ -142,7 +164,7 @@ class Config:
         )
         if isinstance(self.temperature, float | int):
             self._require(
-                self.temperature != 0 and math.isfinite(self.temperature),
+                self.temperature != 0,
                 "temperature",
                 "must be finite and not 0, because the logits are divided by it",
             )
@@ -164,7 +186,7 @@ class Config:
                 "epsilon",
                 f"belongs to spherical_softmax; the head {self.head} has none",
             )
-            self._require(0 < self.epsilon < math.inf, "epsilon", "must be above 0")
+            self._require(self.epsilon > 0, "epsilon", "must be above 0")
         if self.dataset != "auto":
             datasets.find(self.dataset)
         if ":" not in self.backbone:
@@ -172,21 +194,15 @@ class Config:
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "batch_size", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        self._require(
-            0 < self.learning_rate < math.inf, "learning_rate", "must be above 0"
-        )
+        self._require(self.learning_rate > 0, "learning_rate", "must be above 0")
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
-            self._require(
-                0 <= getattr(self, name) < math.inf, name, "must not be negative"
-            )
+            self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.padding < 16, "padding", "must be below 16 pixels")
         for name in ("dropblock", "label_smoothing"):
             self._require(
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"
             )
-        self._require(
-            0 <= self.seed < 2**31, "seed", "must be at least 0 and below 2**31"
-        )
+        self._require(self.seed >= 0, "seed", "must be at least 0 and below 2**31")
 
     def check_backbone(self) -> None:
         """Finds the backbone, and whether it drops blocks if it is to.
@@ -236,6 +252,23 @@ class Config:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
+class _ConfigFile(
+    jsonargparse.ActionConfigFile  # pyright: ignore[reportPrivateImportUsage]
+):
+    """Takes the options of a file, which is read as every other YAML file."""
+
+    def __call__(self, parser, cfg, values, option_string=None):
+        try:
+            content = plain_yaml.read(Path(values))
+        except InputError as error:
+            raise InputError(f"config: {error}") from error
+        if not isinstance(content, dict) or "config" in content:
+            raise InputError(
+                f"config: {brief(values)} must hold options by name, and no `config`."
+            )
+        super().__call__(parser, cfg, yaml.safe_dump(content), option_string)
+
+
 def parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
     """A parser of the config's options, from flags and from YAML."""
     made = jsonargparse.ArgumentParser(
@@ -243,21 +276,44 @@ def parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
         description=description,
         exit_on_error=False,
     )
-    made.add_argument("--config", action="config", help="A YAML file of these options.")
+    made.add_argument(
+        "--config", action=_ConfigFile, help="A YAML file of these options."
+    )
     made.add_class_arguments(Config)
     return made
 
 
-def parse(parser: jsonargparse.ArgumentParser, argv: Sequence[str] | None):
-    """Parses a command line into a namespace of objects.
+def parse(
+    parser: jsonargparse.ArgumentParser, given: Sequence[str] | Mapping | None
+) -> jsonargparse.Namespace:
+    """Parses a command line, or options by name, into a namespace of objects.
 
     Raises:
         InputError: What is wrong, in one sentence.
     """
     try:
-        return parser.instantiate(parser.parse_args(argv))
+        if isinstance(given, Mapping):
+            if "config" in given:
+                raise InputError("The option config belongs to the command line.")
+            parsed = parser.parse_object(dict(given))
+        else:
+            parsed = parser.parse_args(given)
+        options = parser.instantiate(parsed)
+    except InputError:
+        raise
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
-        raise InputError(_explain(parser, str(error))) from error
+        words = brief(_explain(parser, str(error)), MAX_MESSAGE)
+        raise InputError(words) from error
+    except OverflowError as error:
+        number = max(re.findall(r"\d+", " ".join(given or sys.argv)), key=len)
+        raise InputError(f"No number is that large: {brief(number)}") from error
+    # To jsonargparse null is no value, whatever the type.
+    for action in parser._actions:
+        if action.default is not None and options.get(action.dest, action) is None:
+            raise InputError(
+                f"{action.dest} must not be null; without it, it is {action.default}."
+            )
+    return options
 
 
 def config_of(options: jsonargparse.Namespace) -> Config:
@@ -267,7 +323,10 @@ def config_of(options: jsonargparse.Namespace) -> Config:
         InputError: If a value is impossible.
     """
     fields = dataclasses.fields(Config)
-    return Config(**{field.name: options[field.name] for field in fields})
+    try:
+        return Config(**{field.name: options[field.name] for field in fields})
+    except InputError as error:
+        raise InputError(brief(error, MAX_MESSAGE)) from error
 
 
 def _explain(parser: jsonargparse.ArgumentParser, message: str) -> str:
@@ -290,8 +349,8 @@ def _explain(parser: jsonargparse.ArgumentParser, message: str) -> str:
         received = re.sub(
             r"NestedArg\(key='(\w+)', val='?(.*?)'?\)", r"\1=\2", wrong[2]
         )
-        return f"{wrong[1]} must be {expected}. Received: {received}"
-    return message
+        return f"{wrong[1]} must be {expected}. Received: {brief(received)}"
+    return re.sub(r'^Parser key "([\w.]+)":', r"\1:", message)
 
 
 def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from pipelines import saved_model
 from pipelines.config import command, parse
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.pixels import read_image
 
 TOP = 5
@@ -47,13 +48,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     answers, status = {}, 0
     for path in given.images:
         try:
-            answers[str(path)] = predict(serve, names, read_image(path))
+            with warnings.catch_warnings(action="ignore"):
+                image = read_image(path)
+            answers[str(path)] = predict(serve, names, image)
         except InputError as error:
-            print(f"{path}: {error}", file=sys.stderr)
+            print(f"{brief(path, 300)}: {error}", file=sys.stderr)
             status = 1
     if given.json:
         print(json.dumps(answers, indent=2))
     else:
+        sys.stdout.reconfigure(errors="backslashreplace")  # pyright: ignore
         for path, best in answers.items():
             print(path)
             for answer in best:

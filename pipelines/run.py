@@ -1,17 +1,11 @@
 """Runs an experiment: `python -m pipelines.run experiments/NAME.yaml`.
 
-An experiment is a YAML file with `defaults`, options of `pipelines.train`, and `runs`,
-a list of options of which any may be a list: a run for every combination. What an
-option of a run says wins over the defaults. `reported`, beside the options of a run,
-holds figures from elsewhere that the comparison shows beside ours.
+`pipelines.experiment` says what the file holds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-import itertools
 import os
 import queue
 import signal
@@ -20,72 +14,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jsonargparse
-import yaml
 
-from pipelines import datasets, evaluate, publishing, run_folder
-from pipelines.config import Config, command, config_of, parse, parser
-from pipelines.errors import InputError, one_line
+from pipelines import evaluate, publishing, run_folder
+from pipelines.config import Config, command, parse
+from pipelines.errors import InputError
+from pipelines.experiment import Planned as Planned
+from pipelines.experiment import read
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
-
-
-class Planned(NamedTuple):
-    """A run to make: its config, and figures from elsewhere to show beside it."""
-
-    config: Config
-    reported: dict[str, Any] | None
-
-
-def read(path: Path) -> list[Planned]:
-    """Reads an experiment's runs, each once, in the order of the file.
-
-    Raises:
-        InputError: What is wrong with the file, and in which run.
-    """
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
-    if not (
-        isinstance(content, dict)
-        and set(content) <= {"defaults", "runs"}
-        and isinstance(content.get("defaults", {}), dict)
-        and isinstance(content.get("runs"), list)
-        and all(isinstance(run, dict) for run in content["runs"])
-    ):
-        raise InputError(
-            f"{path} must hold `defaults`, options of pipelines.train, and `runs`, a "
-            "list of options."
-        )
-    options = parser("train", "")
-    resolve = functools.cache(datasets.resolve)  # says so in a line each time
-    planned: dict[Config, Planned] = {}
-    for number, entry in enumerate(content["runs"], start=1):
-        reported = entry.pop("reported", None)
-        for fields in combinations(content.get("defaults", {}) | entry):
-            try:
-                given = parse(options, ["--config", yaml.safe_dump(fields)])
-                config = config_of(given)
-                config.check_backbone()
-            except InputError as error:
-                raise InputError(f"Run {number} of {path}: {error}") from error
-            config = dataclasses.replace(config, dataset=resolve(config.dataset))
-            known = planned.get(config, Planned(config, None))
-            planned[config] = Planned(config, known.reported or reported)
-    return list(planned.values())
-
-
-def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every combination of the fields, the values of a list taken one by one."""
-    axes = [value if isinstance(value, list) else [value] for value in fields.values()]
-    for values in itertools.product(*axes):
-        yield dict(zip(fields, values, strict=True))
 
 
 def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]:

@@ -1,14 +1,22 @@
+import contextlib
 import dataclasses
+import os
+import random
+import re
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.config import Annealing, Config, config_of, parse, parser
 from pipelines.errors import InputError
 
+PARSER = parser("train", "...")
+
 
 def read(*argv):
-    return config_of(parse(parser("train", "..."), argv))
+    return config_of(parse(PARSER, argv))
 
 
 def test_defaults_need_no_flag():
@@ -133,6 +141,143 @@ def test_bad_yaml_gets_one_sentence(tmp_path, text, says):
     with pytest.raises(InputError, match=says) as caught:
         read("--config", str(file))
     assert "\n" not in str(caught.value)
+
+
+HUGE = "1" * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("seed: ~", "seed must not be null; without it, it is 0"),
+        ("hard:", "hard must not be null"),
+        ("seed: " + "1" * 290, "seed must be .*below"),
+        ("learning_rate: " + HUGE, "line 1: no number has 400 digits"),
+        ("learning_rate: .nan", "learning_rate must be finite.*nan"),
+        ("learning_rate: 1e400", "learning_rate must be finite.*inf"),
+        ("seed: true", "seed must be int"),
+        ("config: {head: softmax}", "config: .* options by name, and no `config`"),
+        ("\nseed: !!timestamp x", r"line 2: .* tags \(!!\) are not read"),
+        ("dataset: !!binary aGVsbG8=", "tags"),
+        ("seed: !!set {a, b}", "tags"),
+        ("temperature: &t {kind: linear, start: 1, end: 2, x: *t}", "anchors"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nseed: [*b, *b]", "anchors"),
+        ("seed: *a", "undefined alias"),
+        ("seed: " + "[" * 5000, "at most 16 levels"),
+        ("seed: " + "[" * 50 + "]" * 50, "at most 16 levels"),
+        ('dataset: "folder:a\\nb"', "dataset must have .*printable"),
+        ('dataset: "folder:a\\0b"', r"printable. Received: folder:a\\x00b"),
+        ('dataset: "folder:\\ud800"', r"printable. Received: folder:\\ud800"),
+        ("dataset: folder:" + "x" * 5000, "dataset must have at most 1,000 char"),
+        ("head: " + "x" * 900, "head: There is no head"),
+        ("1: 2", "a key must be a string"),
+        ("[1]: 2", "a key must be a string"),
+        ("seed: 1\nseed: 2", "line 2: the key seed stands there twice"),
+        ("", "must hold options by name"),
+        ("- seed", "must hold options by name"),
+        ("seed: 1\n---\nseed: 2", "another document"),
+        ("seed: 1\0", "cannot be read"),
+        ("#" * 200_000, "larger than 131,072 bytes"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_yaml_of_other_kinds_is_refused(tmp_path, text, says):
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError, match=says) as caught:
+        read("--config", str(file))
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value).replace(str(file), "")) <= 310
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--seed", "null"], "seed must be int. Received: None"),
+        (["--epochs", HUGE], "epochs must be .*below"),
+        (["--learning_rate", HUGE], "No number is that large: 111"),
+        (["--seed", "!!timestamp x"], "seed: .*tags"),
+        (["--temperature", "&t {kind: linear, start: 1, x: *t}"], "anchors"),
+        (["--" + "x" * 900, "1"], "There is no option xxx"),
+    ],
+    ids=lambda text: str(text)[:20],
+)
+def test_flags_of_other_kinds_are_refused(argv, says):
+    with pytest.raises(InputError, match=says) as caught:
+        read(*argv)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) <= 310
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "latin"])
+def test_only_text_files_are_read(tmp_path, kind):
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"dataset: caf\xe9")
+    with pytest.raises(InputError, match=f"config: {re.escape(str(path))} cannot be"):
+        read("--config", str(path))
+
+
+def test_numbers_may_be_written_with_an_exponent(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("learning_rate: 1e-3\nweight_decay: 1.5E-3\nmixup: 1")
+    config = read("--config", str(file))
+    assert (config.learning_rate, config.weight_decay, config.mixup) == (1e-3, 15e-4, 1)
+
+
+FIELDS = [field.name for field in dataclasses.fields(Config)]
+SCRAPS = ["~", ".inf", "{a: 1}", "[x]", "!!", "&a", "*a", '"\\0"', "true", "-", HUGE]
+
+
+@given(
+    st.lists(st.sampled_from(FIELDS + ["config", "temperature.kind"]), min_size=1),
+    st.lists(st.sampled_from(SCRAPS) | st.text(max_size=8), min_size=1),
+    st.booleans(),
+)
+def test_any_options_are_a_config_or_bad_input(tmp_path_factory, names, values, flags):
+    pairs = list(zip(names, values, strict=False))
+    if flags:
+        argv = [f"--{name}={value}" for name, value in pairs]
+    else:
+        file = tmp_path_factory.mktemp("any") / "any.yaml"
+        text = "".join(f"{name}: {value}\n" for name, value in pairs)
+        file.write_bytes(text.encode("utf-8", "replace"))
+        argv = ["--config", str(file)]
+    with contextlib.suppress(InputError):
+        read(*argv)
+
+
+@pytest.mark.slow
+def test_broken_files_are_a_config_or_bad_input(tmp_path):
+    draws, file = random.Random(0), tmp_path / "broken.yaml"
+    annealing = Annealing("jang", 3.0, 0.5)
+    whole = Config("log_gumbel_softmax", annealing).to_yaml().encode()
+    for _ in range(1500):
+        text = bytearray(whole)
+        for _ in range(draws.choice([1, 2, 5])):
+            place = draws.randrange(len(text))
+            text[place : place + draws.randrange(4)] = draws.choice(
+                [
+                    b"&",
+                    b"*",
+                    b"!!",
+                    b"{",
+                    b"[",
+                    b"~",
+                    b"\0",
+                    b"\xff",
+                    b"\n",
+                    b": ",
+                    b"9",
+                ]
+            )
+        file.write_bytes(text)
+        with contextlib.suppress(InputError):
+            read("--config", str(file))
 
 
 def test_run_names_tell_runs_apart():

@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import PIL.Image
@@ -49,6 +50,28 @@ def test_broken_and_enormous_images_are_named_and_skipped(
     assert out.splitlines()[1].endswith("red")
     assert [line.split(":")[0] for line in err] == [str(path) for path in bad]
     assert "enormous" in err[-1]
+
+
+def test_what_no_decoder_expects_is_named_and_skipped(run, photos, tmp_path, capsys):
+    whole = photos / "test" / "red" / "00.png"
+    pipe, dds, line = (tmp_path / name for name in ("pipe", "odd.dds", "two\nlines"))
+    os.mkfifo(pipe)
+    PIL.Image.new("RGB", (8, 8)).save(dds)
+    header = bytearray(dds.read_bytes())
+    header[80:84] = b"\0\0\x80\0"  # flags of no pixel format
+    dds.write_bytes(header)
+    status, out, err = answer([run, pipe, dds, line, whole], capsys)
+    assert (status, len(err)) == (1, 3)
+    assert out.splitlines()[0] == str(whole)
+    assert "no regular file" in err[0]
+
+
+def test_a_name_that_is_no_unicode_is_printed(run, photos, tmp_path, capsys):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes((photos / "test" / "red" / "00.png").read_bytes())
+    status, out, err = answer([run, path], capsys)
+    assert (status, err) == (0, [])
+    assert r"caf\udce9.png" in out
 
 
 def test_grey_and_transparent_images_are_read(run, tmp_path, capsys):

@@ -110,11 +110,41 @@ def test_an_annealing_is_one_value(experiment):
         ({"runs": [{}, {"haed": "softmax"}]}, "Run 2 of .*no option haed.*mean head"),
         ({"runs": [{"width": "wide"}]}, "Run 1 of .*width must be int"),
         ({"runs": [{"head": "softmax", "temperature": [1]}]}, "belongs to the Gumbel"),
+        ({"runs": []}, "at least 1 run and at most 10,000.* Received: 0"),
+        ({"runs": [{"seed": 1}, {"seed": []}]}, "Run 2 of .*list without values"),
+        (
+            {"runs": [{name: [1] * 30 for name in ("seed", "width", "epochs")}]},
+            "at most 10,000.* Received: 27000",
+        ),
+        (
+            {"runs": [{f"k{i}": [1, 2, 3] for i in range(90)}]},
+            r"Received: over 10\*\*9",
+        ),
+        ({"runs": [{"seed": None}]}, "Run 1 of .*seed must not be null"),
+        ({"runs": [{"config": {"seed": 1}}]}, "Run 1 of .*option config"),
+        ("runs: [&a {seed: *a}]", "anchors"),
+        ("runs: [{seed: 1, seed: 2}]", "line 1: the key seed stands there twice"),
+        ("runs: " + "[" * 3000, "at most 16 levels"),
+        ("runs: [{seed: !!bool x}]", "tags"),
+        ({"runs": [{"reported": {"row": [1]}}]}, "Run 1 of .*reported must hold"),
+        ({"runs": [{"reported": {"row": 1}}]}, "reported must hold"),
+        ({"runs": [{"reported": {"row": "x", "acc": 0.5}}]}, "Received: .*acc"),
+        ({"runs": [{"reported": {"accuracy": True}}]}, "reported must hold"),
+        ({"runs": [{"reported": {"accuracy": [0.5]}}]}, "reported must hold"),
+        ({"runs": [{"reported": {"accuracy": float("nan")}}]}, "reported must hold"),
+        ({"runs": [{"reported": ["accuracy"]}]}, "reported must hold"),
     ],
 )
 def test_a_wrong_experiment_is_refused(content, message, experiment):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         run.read(experiment(content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_is_no_experiment(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="no regular file"):
+        run.read(tmp_path / "pipe")
 
 
 def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):

@@ -1,0 +1,114 @@
+"""An experiment: a file of runs to train and to compare.
+
+An experiment is a YAML file with `defaults`, options of `pipelines.train`, and `runs`,
+a list of options of which any may be a list: a run for every combination. What an
+option of a run says wins over the defaults. `reported`, beside the options of a run,
+holds figures from elsewhere that the comparison shows beside ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipelines import datasets, plain_yaml
+from pipelines.config import Config, config_of, parse, parser
+from pipelines.errors import InputError, brief
+from pipelines.metrics import METRICS
+
+MAX_RUNS = 10_000
+
+
+class Planned(NamedTuple):
+    """A run to make: its config, and figures from elsewhere to show beside it."""
+
+    config: Config
+    reported: dict[str, Any] | None
+
+
+def read(path: Path) -> list[Planned]:
+    """Reads an experiment's runs, each once, in the order of the file.
+
+    Raises:
+        InputError: What is wrong with the file, and in which run.
+    """
+    content = plain_yaml.read(path)
+    if not (
+        isinstance(content, dict)
+        and set(content) <= {"defaults", "runs"}
+        and isinstance(content.get("defaults", {}), dict)
+        and isinstance(content.get("runs"), list)
+        and all(isinstance(run, dict) for run in content["runs"])
+    ):
+        raise InputError(
+            f"{path} must hold `defaults`, options of pipelines.train, and `runs`, a "
+            "list of options."
+        )
+    reported = [run.pop("reported", None) for run in content["runs"]]
+    entries = [content.get("defaults", {}) | run for run in content["runs"]]
+    count = sum(map(count_combinations, entries))
+    if not 0 < count <= MAX_RUNS:
+        raise InputError(
+            f"{path} must hold at least 1 run and at most {MAX_RUNS:,}. A list of an "
+            "option counts as many runs as it has values. Received: "
+            f"{count if count < 10**9 else 'over 10**9'}"
+        )
+    options = parser("train", "")
+    resolve = functools.cache(datasets.resolve)  # says so in a line each time
+    planned: dict[Config, Planned] = {}
+    for number, (entry, figures) in enumerate(
+        zip(entries, reported, strict=True), start=1
+    ):
+        try:
+            check_reported(figures)
+            if not count_combinations(entry):
+                raise InputError("an option has a list without values.")
+            for fields in combinations(entry):
+                config = config_of(parse(options, fields))
+                config.check_backbone()
+                config = dataclasses.replace(config, dataset=resolve(config.dataset))
+                known = planned.get(config, Planned(config, None))
+                planned[config] = Planned(config, known.reported or figures)
+        except InputError as error:
+            raise InputError(f"Run {number} of {path}: {error}") from error
+    return list(planned.values())
+
+
+def check_reported(figures: Any):
+    """Checks figures from elsewhere.
+
+    Raises:
+        InputError: If a comparison could not show them.
+    """
+
+    def shown(name: str, value: Any) -> bool:
+        if isinstance(value, str):
+            return name == "row" or name in METRICS
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return name in METRICS and number and math.isfinite(value)
+
+    if figures is None:
+        return
+    if not (
+        isinstance(figures, dict) and all(itertools.starmap(shown, figures.items()))
+    ):
+        raise InputError(
+            "reported must hold a string as `row`, and numbers or strings as any of "
+            f"{', '.join(METRICS)}. Received: {brief(figures)}"
+        )
+
+
+def count_combinations(fields: Mapping[str, Any]) -> int:
+    return math.prod(len(v) for v in fields.values() if isinstance(v, list))
+
+
+def combinations(fields: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the fields, the values of a list taken one by one."""
+    axes = [value if isinstance(value, list) else [value] for value in fields.values()]
+    for values in itertools.product(*axes):
+        yield dict(zip(fields, values, strict=True))
