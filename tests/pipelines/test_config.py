@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import yaml
 
+from pipelines import runs
 from pipelines.config import Annealing, Config, config_of, parse, parser
 from pipelines.errors import InputError
 
@@ -33,8 +34,10 @@ def test_flags_win_over_yaml(tmp_path):
         ),
         Config(head="gumbel_softmax", temperature="learned"),
         Config(head="spherical_softmax", epsilon=0.3),
+        Config(dataset="folder:photos"),
+        Config(dataset="folder:photos", batch_size=128, learning_rate=0.2),
     ],
-    ids=lambda config: config.head,
+    ids=lambda config: config.run_name,
 )
 def test_yaml_gives_back_the_config_that_wrote_it(tmp_path, config):
     file = tmp_path / "config.yaml"
@@ -135,6 +138,15 @@ def test_bad_yaml_gets_one_sentence(tmp_path, text, says):
     assert "\n" not in str(caught.value)
 
 
+def test_what_the_built_in_data_sets_take_by_default_needs_no_word():
+    for dataset in ("auto", "cifar100", "shapes100"):
+        given = Config(dataset=dataset, batch_size=128, learning_rate=0.2)
+        assert given == Config(dataset=dataset)
+        assert given.run_name == f"{dataset}-resnet12-log_softmax-s0"
+    titles = runs.titles([given, dataclasses.replace(given, batch_size=64)])
+    assert titles == ["log_softmax", "log_softmax, batch size 64"]
+
+
 def test_run_names_tell_runs_apart():
     configs = [
         Config(dataset="cifar100"),
@@ -144,6 +156,8 @@ def test_run_names_tell_runs_apart():
         Config(dataset="cifar100", width=8),
         Config(dataset="shapes100"),
         Config(dataset="folder:/a/photos"),
+        Config(dataset="folder:/a/photos", batch_size=128),
+        Config(dataset="folder:/a/photos", learning_rate=0.2),
         Config(dataset="cifar100", head="gumbel_softmax"),
         Config(dataset="cifar100", head="gumbel_softmax", temperature=3.0),
         Config(dataset="cifar100", head="gumbel_softmax", temperature=-1.5),
