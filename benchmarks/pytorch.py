@@ -250,8 +250,9 @@ def speedrun(config: dict) -> Callable[[str], None]:
         model = initialised(recipe.width)
         model = model.to(memory_format=torch.channels_last)  # pyright: ignore
         optimizers = optimizers_of(model, recipe)
-        steps = batching.steps_per_epoch(read.train, recipe)
-        drawn = batches(images, labels, recipe.batch_size, recipe.padding)
+        pace = batching.pace(read.train, recipe)
+        steps = pace.steps_per_epoch
+        drawn = batches(images, labels, pace.batch_size, recipe.padding)
         history = {"accuracy": [], "val_accuracy": []}
         for epoch in range(recipe.epochs):
             right = 0
@@ -269,7 +270,7 @@ def speedrun(config: dict) -> Callable[[str], None]:
                     optimizer.step()
                     optimizer.zero_grad()
                 right += int((logits.argmax(1) == y).sum())
-            history["accuracy"].append(right / (steps * recipe.batch_size))
+            history["accuracy"].append(right / (steps * pace.batch_size))
             history["val_accuracy"].append(accuracy(model, validation, half))
         seconds = time.perf_counter() - started
         keep(Path(out), seconds, accuracy(model, test, False), history)

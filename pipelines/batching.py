@@ -6,14 +6,64 @@ an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
 
-from pipelines.config import Config
+from pipelines.config import BUILT_IN, USUAL, Config
 from pipelines.datasets import Split
 from pipelines.errors import InputError
 
 GREY = 128
+LEAST_STEPS = 16  # that an epoch holds by default, where a batch of the least size fits
+LEAST_BATCH = 8
+
+
+class Pace(NamedTuple):
+    """What a run is trained with, given or by the number of its training images."""
+
+    batch_size: int
+    steps_per_epoch: int
+    learning_rate: float
+    momentum: float
+
+
+def pace(split: Split, config: Config) -> Pace:
+    """Fills in what a config does not give, by the number of training images.
+
+    The batch is the largest power of two, from 8 to 128, of which an epoch holds 16,
+    and 8 where there is none; the learning rate is in proportion to the batch, up to
+    the usual one at 128. Batch normalisation averages over the last tenth of the run's
+    steps, up to 10: with a momentum of at most 0.9, which the built-in data sets have.
+
+    Raises:
+        InputError: If an epoch does not hold a whole execution of whole batches.
+    """
+    count, in_one = len(split.labels), config.steps_per_execution
+    usual = USUAL["batch_size"]
+    fitting = max(count // in_one, 1)
+    own = min(usual, max(count // LEAST_STEPS, LEAST_BATCH), fitting)
+    own = 2 ** (own.bit_length() - 1)
+    size = config.batch_size or own
+    executions = count // (size * in_one)
+    if not executions:
+        way = f"--batch_size {own}" if in_one <= count else "--steps_per_execution 1"
+        raise InputError(
+            "batch_size * steps_per_execution must be at most the number of training "
+            f"images, {count}. Received: {size} * {in_one}; {way} fits."
+        )
+    steps = executions * in_one
+    memory = min(config.epochs * steps / 10, 10)
+    if config.dataset in BUILT_IN:
+        memory = 10
+    return Pace(
+        batch_size=size,
+        steps_per_epoch=steps,
+        learning_rate=config.learning_rate
+        or USUAL["learning_rate"] * min(size / usual, 1),
+        momentum=1 - 1 / max(memory, 1),
+    )
 
 
 def steps_per_epoch(split: Split, config: Config) -> int:
@@ -22,15 +72,7 @@ def steps_per_epoch(split: Split, config: Config) -> int:
     Raises:
         InputError: If it holds none.
     """
-    size = config.batch_size * config.steps_per_execution
-    executions = len(split.labels) // size
-    if not executions:
-        raise InputError(
-            "batch_size * steps_per_execution must be at most the number of training "
-            f"images, {len(split.labels)}. "
-            f"Received: {config.batch_size} * {config.steps_per_execution}"
-        )
-    return executions * config.steps_per_execution
+    return pace(split, config).steps_per_epoch
 
 
 def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Dataset:
@@ -48,14 +90,13 @@ def training_batches(
     split: Split, num_classes: int, config: Config, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Shuffled, augmented batches without end, from the start of `first_epoch`."""
-    steps = steps_per_epoch(split, config)
+    given = pace(split, config)
+    size, steps = given.batch_size, given.steps_per_epoch
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def epoch_of(epoch):
         order = _shuffled(len(split.labels), tf.stack([config.seed, epoch]))
-        rows = tf.reshape(
-            order[: steps * config.batch_size], (steps, config.batch_size)
-        )
+        rows = tf.reshape(order[: steps * size], (steps, size))
         step = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((rows, step))
 

@@ -30,6 +30,10 @@ MAX_INTEGER = 2**31
 MAX_TEXT = 1000
 MAX_MESSAGE = 300
 
+# What the built-in data sets are trained with, where it is not given.
+USUAL = {"batch_size": 128, "learning_rate": 0.2}
+BUILT_IN = ("auto", "cifar100", "shapes100")
+
 
 @record
 class Annealing:
@@ -76,8 +80,8 @@ class Config:
             for logits, the mistake of softmax before a cross-entropy on logits.
         dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (an image
             classification set of TensorFlow Datasets, TFDS), `folder:PATH`
-            (PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`: CIFAR-100 where TFDS
-            has it or can get it, shapes100 otherwise.
+            (PATH/CLASS/*, or PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`:
+            CIFAR-100 where TFDS has it or can get it, shapes100 otherwise.
         label: The classes, where the data set has both: fine (of CIFAR-100, 100) or
             coarse (20).
         image_size: The side to which images of a folder or of `tfds:NAME` are resized.
@@ -86,10 +90,12 @@ class Config:
         width: The filters of its first block; the next three double it each.
         dropblock: The rate of DropBlock, for resnet12.
         epochs: Passes over the training images.
-        batch_size: Images in a step.
+        batch_size: Images in a step. If not given, 128, and less where the training
+            images of a folder or of `tfds:NAME` are fewer than 2,048: see README.
         optimizer: `sgd`, with Nesterov momentum 0.9, or `muon`, which wants another
             learning_rate and weight_decay.
-        learning_rate: The peak of one warm-up and cosine decay.
+        learning_rate: The peak of one warm-up and cosine decay. If not given, 0.2; on a
+            folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
@@ -117,9 +123,9 @@ class Config:
     width: int = 16
     dropblock: float = 0.0
     epochs: int = 15
-    batch_size: int = 128
+    batch_size: int | None = None
     optimizer: Literal["sgd", "muon"] = "sgd"
-    learning_rate: float = 0.2
+    learning_rate: float | None = None
     warmup_epochs: float = 1.0
     weight_decay: float = 5e-3
     label_smoothing: float = 0.0
@@ -148,6 +154,10 @@ class Config:
                     field.name,
                     "must be finite, if whole below 2**31",
                 )
+        if self.dataset in BUILT_IN:
+            for name, value in USUAL.items():
+                if getattr(self, name) is None:
+                    object.__setattr__(self, name, value)
         try:
             heads.get(self.head)
         except ValueError as error:
@@ -192,9 +202,18 @@ class Config:
         if ":" not in self.backbone:
             self.check_backbone()
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
-        for name in ("width", "epochs", "batch_size", "steps_per_execution"):
+        for name in ("width", "epochs", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        self._require(self.learning_rate > 0, "learning_rate", "must be above 0")
+        self._require(
+            self.batch_size is None or self.batch_size >= 1,
+            "batch_size",
+            "must be at least 1",
+        )
+        self._require(
+            self.learning_rate is None or self.learning_rate > 0,
+            "learning_rate",
+            "must be above 0",
+        )
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.padding < 16, "padding", "must be below 16 pixels")
@@ -223,6 +242,11 @@ class Config:
             f"belongs to the backbone resnet12; {self.backbone} has none",
         )
 
+    @property
+    def defaults(self) -> Config:
+        """The config of the data set in which nothing else is given."""
+        return Config(dataset=self.dataset)
+
     def _require(self, holds: bool, name: str, rule: str):
         if not holds:
             raise InputError(f"{name} {rule}. Received: {getattr(self, name)}")
@@ -242,7 +266,8 @@ class Config:
         named = {"head", "temperature", "dataset", "backbone", "seed"}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name not in named and value != field.default:
+            default = getattr(self.defaults, field.name)
+            if field.name not in named and value != default:
                 parts.append(
                     value if isinstance(value, str) else f"{field.name}{value:g}"
                 )

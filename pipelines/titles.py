@@ -41,7 +41,8 @@ def titles(configs: Sequence[Config]) -> list[str]:
                 parts[0] += " t learned"
         for field in differing:
             value = getattr(config, field.name)
-            if value != field.default or field.name in {"loss", "seed"}:
+            default = getattr(config.defaults, field.name)
+            if value != default or field.name in {"loss", "seed"}:
                 words = field.name.replace("_", " ")
                 parts.append(value if isinstance(value, str) else f"{words} {value:g}")
         return ", ".join(parts)

@@ -180,16 +180,19 @@ def fit(
         ],
     )
     if not math.isfinite(_last_loss(history)):
+        rate = batching.pace(dataset.train, config).learning_rate
         raise FloatingPointError(
             "The training loss is not finite any more, and nothing was kept; the usual "
-            f"way out is a lower --learning_rate (now {config.learning_rate:g})."
+            f"way out is a lower --learning_rate (now {rate:g})."
         )
     return model, first_epoch
 
 
 def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
     """Builds and compiles the config's network, head and loss under a dtype policy."""
-    steps = batching.steps_per_epoch(dataset.train, config)
+    pace = batching.pace(dataset.train, config)
+    config = dataclasses.replace(config, learning_rate=pace.learning_rate)
+    steps = pace.steps_per_epoch
     ambient = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -204,6 +207,7 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
                 dropblock=config.dropblock,
                 seed=config.seed,
                 synchronized=config.strategy == "mirrored",
+                momentum=pace.momentum,
             )
         except ValueError as error:
             raise InputError(one_line(error)) from error

@@ -36,6 +36,7 @@ def resnet12(
     block_size: int = 5,
     seed: int | None = None,
     synchronized: bool = False,
+    momentum: float = 0.9,
     name: str = "resnet12",
 ) -> keras.Model:
     """ResNet-12 on raw pixels.
@@ -57,6 +58,8 @@ def resnet12(
         seed: Integer, the seed of DropBlock's choices.
         synchronized: Boolean, whether batch normalisation takes its moments over all
             replicas of a `tf.distribute` strategy. On TensorFlow alone.
+        momentum: Float in [0, 1), the share of batch normalisation's moving averages
+            that a training step keeps. In a short training, take less.
         name: String, the name of the model.
 
     Returns:
@@ -79,7 +82,9 @@ def resnet12(
     inputs, x = images(input_shape)
 
     def norm(name):
-        return BatchNormalization(momentum=0.9, synchronized=synchronized, name=name)
+        return BatchNormalization(
+            momentum=momentum, synchronized=synchronized, name=name
+        )
 
     for block, filters in enumerate(four_filters(width), start=1):
         x = _residual(x, filters, norm, name=f"block{block}")

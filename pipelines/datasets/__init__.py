@@ -108,6 +108,12 @@ def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
             superclasses[i] = superclass
         superclass_names = coarse.names
     train, validation = _hold_out(train, fine, seed)
+    if source.note:
+        counts = (
+            f"{len(train.labels):,} images to train, {len(validation.labels):,} to "
+            f"validate, {len(test.labels):,} to test"
+        )
+        print(f"*** SPLIT: {counts}: {one_line(source.note)} ***", file=sys.stderr)
     return Data(
         name=name,
         train=train,

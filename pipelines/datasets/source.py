@@ -26,8 +26,10 @@ class Source(NamedTuple):
     Attributes:
         train, test: Images, uint8 of shape `(n, height, width, 3)`.
         labels: `fine` and, where the classes have superclasses, `coarse`.
+        note: How the test images were chosen, where it was not the user's choice.
     """
 
     train: np.ndarray
     test: np.ndarray
     labels: dict[str, Labels]
+    note: str = ""

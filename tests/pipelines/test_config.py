@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines import titles
 from pipelines.config import Annealing, Config, config_of, parse, parser
 from pipelines.errors import InputError
 
@@ -41,8 +42,10 @@ def test_flags_win_over_yaml(tmp_path):
         ),
         Config(head="gumbel_softmax", temperature="learned"),
         Config(head="spherical_softmax", epsilon=0.3),
+        Config(dataset="folder:photos"),
+        Config(dataset="folder:photos", batch_size=128, learning_rate=0.2),
     ],
-    ids=lambda config: config.head,
+    ids=lambda config: config.run_name,
 )
 def test_yaml_gives_back_the_config_that_wrote_it(tmp_path, config):
     file = tmp_path / "config.yaml"
@@ -165,10 +168,12 @@ HUGE = "1" * 400
         ("seed: *a", "undefined alias"),
         ("seed: " + "[" * 5000, "at most 16 levels"),
         ("seed: " + "[" * 50 + "]" * 50, "at most 16 levels"),
-        ('dataset: "folder:a\\nb"', "dataset must have .*printable"),
-        ('dataset: "folder:a\\0b"', r"printable. Received: folder:a\\x00b"),
-        ('dataset: "folder:\\ud800"', r"printable. Received: folder:\\ud800"),
-        ("dataset: folder:" + "x" * 5000, "dataset must have at most 1,000 char"),
+        ('dataset: "folder:a\\0b"', r"must be text.* Received: folder:a\\x00b"),
+        (
+            'dataset: "folder:\\ud800"',
+            r"dataset must be text.* Received: folder:\\ud800",
+        ),
+        ("dataset: folder:" + "x" * 5000, "dataset must be text of at most 1,000 char"),
         ("head: " + "x" * 900, "head: There is no head"),
         ("1: 2", "a key must be a string"),
         ("[1]: 2", "a key must be a string"),
@@ -195,7 +200,7 @@ def test_yaml_of_other_kinds_is_refused(tmp_path, text, says):
     [
         (["--seed", "null"], "seed must be int. Received: None"),
         (["--epochs", HUGE], "epochs must be .*below"),
-        (["--learning_rate", HUGE], "No number is that large: 111"),
+        (["--learning_rate", HUGE], "must be float . None. Received: 111"),
         (["--seed", "!!timestamp x"], "seed: .*tags"),
         (["--temperature", "&t {kind: linear, start: 1, x: *t}"], "anchors"),
         (["--" + "x" * 900, "1"], "There is no option xxx"),
@@ -280,6 +285,15 @@ def test_broken_files_are_a_config_or_bad_input(tmp_path):
             read("--config", str(file))
 
 
+def test_what_the_built_in_data_sets_take_by_default_needs_no_word():
+    for dataset in ("auto", "cifar100", "shapes100"):
+        given = Config(dataset=dataset, batch_size=128, learning_rate=0.2)
+        assert given == Config(dataset=dataset)
+        assert given.run_name == f"{dataset}-resnet12-log_softmax-s0"
+    shown = titles.titles([given, dataclasses.replace(given, batch_size=64)])
+    assert shown == ["log_softmax", "log_softmax, batch size 64"]
+
+
 def test_run_names_tell_runs_apart():
     configs = [
         Config(dataset="cifar100"),
@@ -289,6 +303,8 @@ def test_run_names_tell_runs_apart():
         Config(dataset="cifar100", width=8),
         Config(dataset="shapes100"),
         Config(dataset="folder:/a/photos"),
+        Config(dataset="folder:/a/photos", batch_size=128),
+        Config(dataset="folder:/a/photos", learning_rate=0.2),
         Config(dataset="cifar100", head="gumbel_softmax"),
         Config(dataset="cifar100", head="gumbel_softmax", temperature=3.0),
         Config(dataset="cifar100", head="gumbel_softmax", temperature=-1.5),

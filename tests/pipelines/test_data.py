@@ -1,8 +1,11 @@
 import dataclasses
+import os
 import re
+import shutil
 import socket
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -12,7 +15,7 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import batching, datasets, evaluate, pixels, train
+from pipelines import batching, datasets, evaluate, pixels, saved_model, train
 from pipelines.config import Config
 from pipelines.datasets import prepared, source
 from pipelines.errors import InputError
@@ -85,6 +88,261 @@ def test_a_folder_that_cannot_serve(tmp_path, tiny):
     (tmp_path / "photos" / "test" / "a" / "0.png").write_bytes(b"not an image")
     with pytest.raises(InputError, match=r"test/a/0\.png.*not an image"):
         load(batch_size=2)
+
+
+def flat(root, count=5, names=("dark", "light")):
+    """A folder of one folder a class, whose pictures all differ."""
+    for label, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            image = PIL.Image.new("RGB", (9, 9), (100 * label, 10 * i, 0))
+            image.save(root / name / f"{i}.png")
+    return root
+
+
+def halves(root):
+    for half in ("train", "test"):
+        flat(root / half)
+    return root
+
+
+def load_folder(root, **options):
+    return datasets.load(f"folder:{root}", size=16, **options)
+
+
+def test_a_folder_of_classes_is_split_the_same_for_every_seed(tmp_path, capsys):
+    root = flat(tmp_path / "photos", 20)
+    one, other = (load_folder(root, seed=seed) for seed in (0, 1))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "29 images to train, 3 to validate, 8 to test" in lines[0]
+    assert one.class_names == ["dark", "light"]
+    assert np.bincount(one.test.labels).tolist() == [4, 4]
+    assert one.checksum == other.checksum
+    np.testing.assert_array_equal(one.test.images, other.test.images)
+    assert not np.array_equal(one.validation.images, other.validation.images)
+    everything = np.concatenate([one.train[0], one.validation[0], one.test[0]])
+    assert len(np.unique(everything, axis=0)) == 40
+
+
+def test_what_a_file_holds_decides_whether_it_is_for_the_test(tmp_path):
+    root = flat(tmp_path / "photos", 20)
+    images = {image.tobytes() for image in load_folder(root).test.images}
+    for i, path in enumerate(sorted((root / "dark").iterdir())):
+        path.rename(path.with_name(f"{99 - i}.jpeg"))
+        shutil.copy(path.with_name(f"{99 - i}.jpeg"), path.with_name(f"copy {i}.JPG"))
+    loaded = load_folder(root)
+    assert {image.tobytes() for image in loaded.test.images} == images
+    trained = {image.tobytes() for image in loaded.train.images}
+    assert not trained & images
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    assert load_folder(flat(tmp_path, names=("bus", "train"))).class_names == [
+        "bus",
+        "train",
+    ]
+
+
+def test_a_split_folder_keeps_the_checksum_of_older_runs(photos):
+    builder = tfds.ImageFolder(str(photos))
+    loaded = datasets.load(f"folder:{photos}", size=24)
+    images, labels = [], []
+    for example in tfds.as_numpy(builder.as_dataset("test")):
+        images.append(pixels.resize(example["image"], 24))
+        labels.append(example["label"])
+    np.testing.assert_array_equal(loaded.test.images, images)
+    np.testing.assert_array_equal(loaded.test.labels, labels)
+
+
+@pytest.mark.parametrize("layout", [flat, halves])
+@pytest.mark.parametrize(
+    "name",
+    ["photos [1]", "a\\b", "a *", "two\nlines", "two\u2028lines", "Ünï", "a?{b}"],
+)
+def test_any_name_of_a_folder_loads(layout, name, tmp_path):
+    root = layout(tmp_path / name)
+    (folder,) = root.glob("**/dark") if layout is flat else [root / "train" / "dark"]
+    shutil.copytree(folder, folder.with_name(name))
+    if layout is halves:
+        shutil.copytree(folder, root / "test" / name)
+    assert load_folder(root).class_names == sorted(["dark", "light", name])
+
+
+@pytest.mark.parametrize("layout", [flat, halves])
+def test_hidden_files_and_others_are_left_out(layout, tmp_path):
+    root = layout(tmp_path / "photos")
+    before = load_folder(root).checksum
+    classes = [path for path in root.glob("**/*") if path.name in ("dark", "light")]
+    for folder in {root, *classes, *(path.parent for path in classes)}:
+        (folder / "._0.png").write_bytes(b"not an image")
+        (folder / ".git").mkdir()
+        (folder / ".git" / "0.png").write_bytes(b"not an image")
+        (folder / "notes.txt").write_text("not an image")
+        (folder / "loop").symlink_to("loop")
+    assert load_folder(root).checksum == before
+
+
+def file_without_utf8(folder):
+    shutil.copy(folder / "0.png", folder / os.fsdecode(b"\xff.png"))
+
+
+def test_a_file_whose_name_is_not_utf8_is_read(tmp_path):
+    root = flat(tmp_path)
+    file_without_utf8(root / "dark")
+    assert len(load_folder(root).train.labels) == 7
+
+
+def link(to):
+    return lambda root: (root / "dark" / "x.png").symlink_to(to)
+
+
+def without_utf8(root):
+    shutil.copytree(root / "dark", root / os.fsdecode(b"\xff"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (lambda root: (root / "dark" / "x.png").mkdir(), "dark/x.png is named like"),
+        (lambda root: os.mkfifo(root / "dark" / "x.png"), "dark/x.png is named like"),
+        (link("nowhere"), "dark/x.png is named like"),
+        (link("x.png"), "dark/x.png is named like"),
+        (lambda root: (root / "dark" / "x.png").touch(), "dark/x.png: not an image"),
+        (lambda root: (root / "empty").mkdir(), "empty holds no pictures to train on"),
+        (lambda root: shutil.rmtree(root / "dark"), "holds 1 classes"),
+        (without_utf8, r"not UTF-8, which a run cannot keep: '\udcff'"),
+    ],
+)
+def test_a_folder_of_classes_that_cannot_serve(harm, words, tmp_path):
+    harm(flat(tmp_path / "two\nlines"))
+    with pytest.raises(InputError, match=re.escape(words)) as raised:
+        load_folder(tmp_path / "two\nlines")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("half", "words"),
+    [
+        ("train", "dark holds no pictures to train on"),
+        ("test", "hold no pictures to test on"),
+    ],
+)
+def test_a_split_folder_without_pictures(half, words, tmp_path):
+    root = halves(tmp_path)
+    for path in (root / half).glob("*/*.png"):
+        path.unlink()
+    with pytest.raises(InputError, match=words):
+        load_folder(root)
+
+
+@pytest.mark.parametrize("path", ["~no_such_user/photos", "/nowhere", "a" * 300])
+def test_a_folder_that_is_not_there(path):
+    with pytest.raises(InputError) as raised:
+        load_folder(path)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def images(count):
+    return datasets.Split(np.zeros((count, 1, 1, 3), "uint8"), np.zeros(count, int))
+
+
+def test_built_in_data_sets_have_their_own_batch_rate_and_momentum():
+    for dataset in ("cifar100", "shapes100"):
+        config = Config(dataset=dataset)
+        assert config == Config(dataset=dataset, batch_size=128, learning_rate=0.2)
+        assert batching.pace(images(9000), config) == (128, 70, 0.2, 0.9)
+        large = dataclasses.replace(config, batch_size=4096, epochs=1)
+        assert batching.pace(images(9000), large) == (4096, 2, 0.2, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "expected"),
+    [
+        (45_000, {}, (128, 351, 0.2, 0.9)),
+        (2_048, {}, (128, 16, 0.2, 0.9)),
+        (1_000, {}, (32, 31, 0.05, 0.9)),
+        (86, {}, (8, 10, 0.0125, 0.9)),
+        (86, {"steps_per_execution": 20}, (4, 20, 0.00625, 0.9)),
+        (86, {"epochs": 3}, (8, 10, 0.0125, 1 - 1 / 3)),
+        (86, {"batch_size": 32, "epochs": 3}, (32, 2, 0.05, 0)),
+        (86, {"batch_size": 64, "learning_rate": 0.3}, (64, 1, 0.3, 1 - 1 / 1.5)),
+        (5, {"learning_rate": 0.3}, (4, 1, 0.3, 1 - 1 / 1.5)),
+    ],
+)
+def test_what_is_not_given_follows_the_number_of_images(count, given, expected):
+    pace = batching.pace(images(count), Config(dataset="folder:photos", **given))
+    assert pace == pytest.approx(expected)
+
+
+@given(st.integers(1, 10**5), st.integers(1, 100), st.integers(1, 100))
+def test_what_is_not_given_always_fits(count, executions, epochs):
+    config = Config(
+        dataset="folder:x", steps_per_execution=min(executions, count), epochs=epochs
+    )
+    pace = batching.pace(images(count), config)
+    assert pace.batch_size * pace.steps_per_epoch <= count
+    assert pace.steps_per_epoch >= 1
+    assert 0 <= pace.momentum <= 0.9
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        ({"batch_size": 256}, "--batch_size 8"),
+        ({"steps_per_execution": 200}, "--steps_per_execution 1"),
+        ({"batch_size": 32, "steps_per_execution": 8}, "--batch_size 8"),
+    ],
+)
+def test_a_batch_that_is_too_large_gets_a_value_that_fits(given, flag):
+    config = Config(dataset="folder:photos", **given)
+    with pytest.raises(InputError, match=f"images, 96.*; {flag} fits"):
+        batching.pace(images(96), config)
+    name, value = flag.removeprefix("--").split()
+    batching.pace(images(96), dataclasses.replace(config, **{name: int(value)}))
+
+
+def test_the_momentum_reaches_every_normalisation(tiny):
+    config = dataclasses.replace(tiny, backbone="resnet12", epochs=3)
+    model = train.build(config, train.load_data(config), "float32")
+    momenta = [layer.momentum for layer in model.layers if hasattr(layer, "momentum")]
+    assert momenta == pytest.approx([1 - 1 / 1.8] * 16)  # a tenth of 18 steps
+
+
+def texture(kind, draws):
+    """Stripes or checks of any place, width and colours, under noise."""
+    rows, columns = (
+        np.sin(2 * np.pi * (np.arange(side) / draws.uniform(8, 16) + draws.uniform()))
+        for side in (48, 64)
+    )
+    across, down = np.meshgrid(rows, columns, indexing="ij")
+    wave = {"across": across, "checks": across * down, "down": down}[kind]
+    back, front = draws.uniform(0, 155), draws.uniform(0, 255, 3)
+    front[draws.integers(3)] = back + 100
+    made = np.where(wave[..., None] > 0, front, back) + draws.normal(0, 20, (48, 64, 3))
+    return np.clip(made, 0, 255).astype("uint8")
+
+
+@pytest.mark.slow
+def test_own_pictures_are_learned_by_one_command(tmp_path):
+    draws = np.random.default_rng(0)
+    kinds = ("across", "checks", "down")
+    for kind in kinds:
+        folder = Path(tmp_path, "textures", kind)
+        folder.mkdir(parents=True)
+        for i in range(40):
+            image = PIL.Image.fromarray(texture(kind, draws))
+            image.save(folder / f"{i}.jpg")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        train.main(
+            ["--dataset", f"folder:{tmp_path / 'textures'}"]
+            + ["--epochs", "60", "--saved_models", str(tmp_path / "runs")]
+        )
+    serve, names = saved_model.load(next((tmp_path / "runs").iterdir()))
+    assert tuple(names) == kinds
+    held_out = np.array([texture(kind, draws) for kind in kinds for _ in range(100)])
+    (predicted,) = saved_model.ask(serve, held_out, "class")
+    assert np.mean(predicted == np.repeat(range(3), 100)) > 0.9
 
 
 def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
