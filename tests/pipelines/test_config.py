@@ -198,6 +198,7 @@ def test_yaml_of_other_kinds_is_refused(tmp_path, text, says):
         (["--learning_rate", HUGE], "No number is that large: 111"),
         (["--seed", "!!timestamp x"], "seed: .*tags"),
         (["--temperature", "&t {kind: linear, start: 1, x: *t}"], "anchors"),
+        (["--print_config=--"], "A flag has -- for its value"),
         (["--" + "x" * 900, "1"], "There is no option xxx"),
     ],
     ids=lambda text: str(text)[:20],
