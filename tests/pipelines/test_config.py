@@ -177,7 +177,7 @@ HUGE = "1" * 400
         ("- seed", "must hold options by name"),
         ("seed: 1\n---\nseed: 2", "another document"),
         ("seed: 1\0", "cannot be read"),
-        ("#" * 200_000, "larger than 131,072 bytes"),
+        ("#" * 200_000, "larger than 32,768 bytes"),
     ],
     ids=lambda text: text[:20],
 )
