@@ -332,6 +332,8 @@ def parse(
     except OverflowError as error:
         number = max(re.findall(r"\d+", " ".join(given or sys.argv)), key=len)
         raise InputError(f"No number is that large: {brief(number)}") from error
+    except IndexError as error:  # argparse drops the value of --print_config=--
+        raise InputError("A flag has -- for its value.") from error
     # To jsonargparse null is no value, whatever the type.
     for action in parser._actions:
         if action.default is not None and options.get(action.dest, action) is None:

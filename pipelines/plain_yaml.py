@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.errors import InputError, brief
 
-MAX_BYTES = 2**17
+MAX_BYTES = 2**15
 MAX_DEPTH = 16
 MAX_DIGITS = 300  # any number of more is infinite as a float
 

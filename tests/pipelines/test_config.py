@@ -182,7 +182,7 @@ HUGE = "1" * 400
         ("- seed", "must hold options by name"),
         ("seed: 1\n---\nseed: 2", "another document"),
         ("seed: 1\0", "cannot be read"),
-        ("#" * 200_000, "larger than 131,072 bytes"),
+        ("#" * 200_000, "larger than 32,768 bytes"),
     ],
     ids=lambda text: text[:20],
 )
@@ -203,6 +203,7 @@ def test_yaml_of_other_kinds_is_refused(tmp_path, text, says):
         (["--learning_rate", HUGE], "must be float . None. Received: 111"),
         (["--seed", "!!timestamp x"], "seed: .*tags"),
         (["--temperature", "&t {kind: linear, start: 1, x: *t}"], "anchors"),
+        (["--print_config=--"], "A flag has -- for its value"),
         (["--" + "x" * 900, "1"], "There is no option xxx"),
     ],
     ids=lambda text: str(text)[:20],
