@@ -1,7 +1,14 @@
 """A laboratory for output heads, on TensorFlow: one module, one command."""
 
 import os
+import signal
+import sys
 import tempfile
+
+if sys.argv[:1] == ["-m"]:
+    # A command is being started: Ctrl-C ends it at once, without a traceback, until
+    # it can tidy up.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 # TensorFlow turns oneDNN's kernels on by itself where the processor has AVX-512, and

@@ -12,9 +12,9 @@ import difflib
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import jsonargparse
 import yaml
@@ -378,18 +378,3 @@ def _explain(parser: jsonargparse.ArgumentParser, message: str) -> str:
         )
         return f"{wrong[1]} must be {expected}. Received: {brief(received)}"
     return re.sub(r'^Parser key "([\w.]+)":', r"\1:", message)
-
-
-def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
-    """Makes a command of `main`: bad input ends in one line and status 2."""
-
-    def run(argv: Sequence[str] | None = None) -> NoReturn:
-        try:
-            sys.exit(main(argv))
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            sys.exit(130)
-
-    return run

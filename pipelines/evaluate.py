@@ -29,6 +29,7 @@ from pipelines import (
     saved_model,
     titles,
 )
+from pipelines.commands import command
 from pipelines.comparison import (
     Bins,
     Comparison,
@@ -41,7 +42,7 @@ from pipelines.comparison import (
     Trained,
     keep,
 )
-from pipelines.config import command, parse
+from pipelines.config import parse
 from pipelines.errors import InputError
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run

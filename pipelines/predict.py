@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import saved_model
-from pipelines.config import command, parse
+from pipelines.commands import command
+from pipelines.config import parse
 from pipelines.errors import InputError, brief
 from pipelines.pixels import read_image
 
@@ -41,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         exit_on_error=False,
     )
     parser.add_argument("run", type=Path, help="A folder that pipelines.train wrote.")
-    parser.add_argument("images", type=Path, nargs="+", help="Image files.")
+    parser.add_argument("images", type=str, nargs="+", help="Image files.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = parse(parser, argv)
     serve, names = saved_model.load(given.run)
     answers, status = {}, 0
-    for path in given.images:
+    for path in map(Path, given.images):
         try:
             with warnings.catch_warnings(action="ignore"):
                 image = read_image(path)

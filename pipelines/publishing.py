@@ -54,7 +54,12 @@ def claim(target: Path, role: str = "") -> Iterator[None]:
                     f"Another process is writing {target}; wait until it has ended."
                 )
         settle(target)
-        yield
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:  # as of a full disk
+                error.filename = str(partial(target))
+            raise
 
 
 def is_claimed(target: Path) -> bool:

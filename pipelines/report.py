@@ -15,8 +15,9 @@ from pathlib import Path
 import jsonargparse
 
 from pipelines import draw_png, metrics, page, plots, publishing, wording
+from pipelines.commands import command
 from pipelines.comparison import DAMAGE, Results, Row, Table, read
-from pipelines.config import command, parse
+from pipelines.config import parse
 from pipelines.errors import InputError
 from pipelines.tables import Cell, sections
 

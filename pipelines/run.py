@@ -21,7 +21,8 @@ from pathlib import Path
 import jsonargparse
 
 from pipelines import evaluate, publishing, run_folder
-from pipelines.config import Config, command, parse
+from pipelines.commands import command
+from pipelines.config import Config, parse
 from pipelines.errors import InputError
 from pipelines.experiment import Planned as Planned
 from pipelines.experiment import read
@@ -214,11 +215,11 @@ def share_cores(jobs: int) -> list[list[int]]:
 
 def run(
     experiment: Path, saved_models: Path, out: Path, jobs: int = 1
-) -> dict[str, str]:
+) -> tuple[dict[str, str], bool]:
     """Trains an experiment's runs and compares those that ended.
 
     Returns:
-        By the names of the runs that failed, why.
+        By the names of the runs that failed, why; and whether any ended.
     """
     planned = read(experiment)
     print(plan([one.config for one in planned], saved_models), flush=True)
@@ -235,7 +236,7 @@ def run(
             {name: reported for name, reported in ended.items() if reported},
             made_by=f"python -m pipelines.run {experiment}",
         )
-    return failures
+    return failures, bool(ended)
 
 
 @command
@@ -269,10 +270,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As Ctrl-C does, so that the trainer ends with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = given.out or Path("results") / given.experiment.stem
-    failures = run(given.experiment, given.saved_models, out, given.jobs)
+    failures, compared = run(given.experiment, given.saved_models, out, given.jobs)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    print(f"next: open {out / 'comparison.html'} in a browser")
+    if compared:
+        print(f"next: open {out / 'comparison.html'} in a browser")
     return 1 if failures else 0
 
 

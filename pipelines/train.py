@@ -29,10 +29,10 @@ from pipelines import (
     saved_model,
     typed_json,
 )
+from pipelines.commands import command
 from pipelines.config import (
     Annealing,
     Config,
-    command,
     config_of,
     parse,
     parser,
@@ -390,13 +390,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="Replace the run, if it is there."
     )
     given = parse(options, argv)
-    try:
-        path = train(
-            config_of(given), given.saved_models, given.resume, given.overwrite
-        )
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    path = train(config_of(given), given.saved_models, given.resume, given.overwrite)
     record = run_folder.read_record(path)
     print(
         f"test ({record.dataset.test:,} images): "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,8 +102,22 @@ def plot(rows: Sequence[dict], search: Search, best: dict) -> matplotlib.figure.
     return made
 
 
-def report(trials: Sequence, base: Config, search: Search, folder: Path) -> Path:
-    """Writes the table of trials, the plot and the best config."""
+def report(
+    trials: Sequence,
+    base: Config,
+    search: Search,
+    folder: Path,
+    epochs: int | None = None,
+) -> Path:
+    """Writes the table of trials, the plot and the best config.
+
+    Args:
+        trials: Keras Tuner's.
+        base: What they share.
+        search: What they vary.
+        folder: Where to.
+        epochs: Those of the best config, if not those of its trial.
+    """
     rows = [row_of(base, trial) for trial in trials]
     ended = [trial for trial in trials if trial.status == "COMPLETED"]
     if not ended:
@@ -122,6 +137,7 @@ def report(trials: Sequence, base: Config, search: Search, folder: Path) -> Path
     )
     partial.replace(folder / "trials.png")
     config = config_of_trial(base, best.hyperparameters.values)
+    config = dataclasses.replace(config, epochs=epochs or config.epochs)
     write_text(folder / BEST, config.to_yaml())
     print(f"best: trial {best.trial_id}, {search.objective} {best.score:.4f}")
     return folder / BEST

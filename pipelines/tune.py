@@ -31,9 +31,9 @@ from pipelines import (
     train,
     trials,
 )
+from pipelines.commands import command
 from pipelines.config import (
     Config,
-    command,
     config_of,
     parse,
     parser,
@@ -100,7 +100,13 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
     return metrics.summary(facts, len(dataset.class_names), dataset.superclasses)
 
 
-def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | None:
+def tune(
+    base: Config,
+    search: Search,
+    folder: Path,
+    overwrite: bool,
+    epochs: int | None = None,
+) -> Path | None:
     """Searches, from where a search in the folder stopped, and reports.
 
     Args:
@@ -108,6 +114,7 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
         search: What they vary.
         folder: The search's own.
         overwrite: Start anew, whatever is there.
+        epochs: Those of the best config, if not those of its trial.
 
     Returns:
         The file of the best config; `None` for a worker, whose chief has it.
@@ -118,11 +125,10 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
     """
     described = dataclasses.asdict(search) | dataclasses.asdict(base)
     del described["trials"]  # more may be asked for
-    role = os.environ.get("KERASTUNER_TUNER_ID", "")
-    dataset = None if role == CHIEF else train.load_data(base)
+    dataset = None if role() == CHIEF else train.load_data(base)
     if dataset:
         check(base, search, dataset)
-    with publishing.claim(folder, role):
+    with publishing.claim(folder, role()):
         if overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         describe(folder, described)
@@ -133,16 +139,21 @@ def tune(base: Config, search: Search, folder: Path, overwrite: bool) -> Path | 
                 f"The search in {folder} is damaged: {error}. --overwrite starts anew."
             ) from error
         print(trials.line(search.objective))
-        if role in ("", CHIEF):
+        if role() in ("", CHIEF):
             for trial in trials_of(tuner):
                 if trial.status == "COMPLETED":
                     row = trials.row_of(base, trial)
                     print(trials.line(search.objective, row), flush=True)
         # A chief trains nothing, and tells of its workers' trials as Keras Tuner does.
-        tuner.search(verbose=int(role == CHIEF))
-        if role in ("", CHIEF):
-            return trials.report(trials_of(tuner), base, search, folder)
+        tuner.search(verbose=int(role() == CHIEF))
+        if role() in ("", CHIEF):
+            return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
+
+
+def role() -> str:
+    """What this process is among several that search together; empty if alone."""
+    return os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
 def check(base: Config, search: Search, dataset: datasets.Data) -> None:
@@ -193,7 +204,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="Start anew, if the search is there."
     )
     given = parse(options, argv)
+    if role() not in ("", CHIEF) and not os.environ.get("KERASTUNER_ORACLE_IP"):
+        raise InputError(
+            f"KERASTUNER_TUNER_ID={role()} makes this a worker, whose chief is at "
+            "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; they are not set."
+        )
     base = config_of(given)
+    # Trials are short unless it was asked for; what they find is trained as usual.
+    asked = options.parse_args(argv, defaults=False)
+    epochs = None if "epochs" in asked else Config.epochs
     search = Search(**{f.name: given[f.name] for f in dataclasses.fields(Search)})
     if base.temperature is not None:
         raise InputError(
@@ -206,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = (base.run_name, search.search, search.algorithm, search.objective)
     folder = given.searches / "-".join(parts)
     try:
-        best = tune(base, search, folder, given.overwrite)
+        best = tune(base, search, folder, given.overwrite, epochs)
     except RuntimeError as error:
         # What follows its first line is where the last trial failed.
         print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)

@@ -1,0 +1,105 @@
+"""How a command ends: its status, and one line for whatever went wrong."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from pipelines.errors import InputError, brief, one_line
+
+# TensorFlow after pipelines, which keeps it quiet.
+import tensorflow as tf  # isort: skip
+
+WAYS_OUT = {
+    errno.ENOSPC: "make room there, or choose another place",
+    errno.EDQUOT: "make room there, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "choose a place that you may use",
+    errno.EPERM: "choose a place that you may use",
+    errno.ENOTDIR: "move away the file that stands in for a folder",
+    errno.EEXIST: "move it away",
+    errno.EISDIR: "move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+LOST = 1  # something failed on the way
+REFUSED = 2  # what was asked for cannot be done
+INTERRUPTED = 128 + signal.SIGINT
+UNREAD = 128 + signal.SIGPIPE  # nobody reads the output any more
+
+
+def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
+    """Makes a command of `main`: whatever goes wrong ends in one line and a status."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> NoReturn:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            status = _run(main, argv)
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        # What is left is Python's own tidying up, which would answer in a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        sys.exit(status)
+
+    return run
+
+
+def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        return _say("standard output is closed; give it a file or /dev/null", LOST)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold anything
+    try:
+        status = main(argv)
+    except BrokenPipeError:
+        _forget_output()
+        return UNREAD
+    except InputError as error:
+        return _say(one_line(error), REFUSED)
+    except (FloatingPointError, tf.errors.OpError) as error:
+        return _say(brief(error, 500), LOST)
+    except OSError as error:
+        return _say(of_system(error), LOST)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
+        return UNREAD
+    except OSError as error:
+        _forget_output()
+        return _say(of_system(error), LOST)
+    return status
+
+
+def _say(words: str, status: int) -> int:
+    print(f"error: {words}", file=sys.stderr)
+    return status
+
+
+def of_system(error: OSError) -> str:
+    """An error of the file system in words: the place, what is wrong, the way out.
+
+    What is written to a folder is named where that is claimed; the rest is output.
+    """
+    if error.errno is None:
+        return brief(error, 300)
+    place = "standard output" if error.filename is None else brief(error.filename, 300)
+    words = f"{place}: {error.strerror}"
+    way_out = WAYS_OUT.get(error.errno)
+    return f"{words}; {way_out}." if way_out else f"{words}."
+
+
+def _forget_output():
+    """Keeps Python from writing what is left once more when it ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)

@@ -1,0 +1,130 @@
+"""How commands end: one line and a status, whatever goes wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tensorflow as tf
+
+from pipelines.commands import command
+from pipelines.errors import InputError
+
+
+def ended(error, capsys):
+    """The status and the lines of a command that meets an error."""
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as exit:
+        command(main)([])
+    printed = capsys.readouterr()
+    assert not printed.out
+    return exit.value.code, printed.err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (InputError("width must be\nat least 1"), 2, "width must be at least 1"),
+        (OSError(28, "No space left", "/a/b"), 1, "/a/b: No space left; make room"),
+        (OSError(30, "Read-only file system", "/a"), 1, "that can be written"),
+        (PermissionError(13, "Permission denied", "/a"), 1, "/a: Permission denied"),
+        (NotADirectoryError(20, "Not a directory", "/a\nb"), 1, "move away the file"),
+        (OSError("as it is"), 1, "as it is."),
+        (FloatingPointError("not finite"), 1, "not finite"),
+        (tf.errors.ResourceExhaustedError(None, None, "no room\nhere"), 1, "no room "),
+        (BrokenPipeError(32, "Broken pipe"), 141, None),
+        (KeyboardInterrupt(), 130, None),
+    ],
+)
+def test_what_goes_wrong_is_said_in_one_line(error, status, says, capsys, monkeypatch):
+    monkeypatch.setattr("pipelines.commands._forget_output", lambda: None)
+    found, lines = ended(error, capsys)
+    assert found == status
+    if says is None:
+        assert not lines
+    else:
+        (line,) = lines
+        assert line.startswith("error: ")
+        assert says in line
+
+
+def test_a_fault_of_ours_is_not_hidden():
+    def main(argv):
+        raise KeyError("a fault")
+
+    with pytest.raises(KeyError, match="a fault"):
+        command(main)([])
+
+
+MAIN = """
+from pipelines.commands import command
+
+@command
+def main(argv):
+    print("an answer with \\u2028 and \\u00e9")
+    if {error}:
+        raise OSError(2, "No such file", "caf\\u00e9")
+    return 0
+
+main([])
+"""
+
+
+def test_streams_that_cannot_be_written():
+    """Broken, full, closed and ASCII streams, each in a shell as users meet it."""
+    python = f"exec {sys.executable} -c '{MAIN.format(error=False)}'"
+    failing = f"exec {sys.executable} -c '{MAIN.format(error=True)}'"
+    shells = {
+        "broken": f"({python}) | true; exit ${{PIPESTATUS[0]}}",
+        "full": f"({python}) > /dev/full",
+        "closed": f"({python}) >&-",
+        "no stderr": f"({failing}) 2>&-",
+        "ascii": f"export PYTHONIOENCODING=ascii; ({failing})",
+    }
+    running = {
+        name: subprocess.Popen(
+            ["bash", "-c", shell],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, shell in shells.items()
+    }
+    results = {}
+    for name, process in running.items():
+        out, err = process.communicate(timeout=120)
+        results[name] = (process.returncode, out, err)
+    for _, _, err in results.values():
+        assert "Traceback" not in err, err
+        assert len(err.splitlines()) <= 1
+    assert results["broken"][0] in (0, 141)  # 0 where it was faster than `true`
+    assert results["broken"][2] == ""
+    assert results["full"][0] == 1
+    assert "standard output: No space left on device" in results["full"][2]
+    assert results["closed"][0] == 1
+    assert "standard output is closed" in results["closed"][2]
+    assert results["no stderr"][0] == 1
+    assert results["ascii"][0] == 1
+    assert r"error: caf\xe9: No such file" in results["ascii"][2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.5])
+def test_ctrl_c_while_a_command_starts_is_silent(seconds):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.train", "--epochs", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": "/nonexistent"},
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in err
