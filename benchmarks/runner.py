@@ -37,13 +37,14 @@ def command(
     """
 
     @config.command
-    def main(argv: Sequence[str] | None = None):
+    def main(argv: Sequence[str] | None = None) -> int:
         options = parser(name, measured)
         given = config.parse(options, argv)
         result = begun(options, given)
         folder = given.pop("out")
         result |= measured(**given.as_dict())
         publish(folder, name, result, markdown(result, page(result)), plot(result))
+        return 0
 
     return main
 
