@@ -117,19 +117,15 @@ def page(result: dict) -> list[str]:
     }
     for part, rows in runner.by("pass", result["times"]).items():
         cells = [
-            {"head": name}
-            | {
-                f"{r['classes']:,}": f"{1e3 * r['seconds']:.3g} ({r['to softmax']:.2f})"
-                for r in of_head
-            }
-            | {"exponent": slopes.get((name, part), "")}
-            for name, of_head in runner.by("head", rows).items()
+            row | {"exponent": slopes.get((row[""], part), "")}
+            for row in runner.times_by_classes(rows, "head", "to softmax")
         ]
+        names = ["head", *list(cells[0])[1:]]
         parts += [
             f"## {part.capitalize()}",
             "Milliseconds a call, and in brackets the ratio to softmax. The exponent "
             f"is b in time ∝ N^b, from {LINEAR_FROM:,} classes on.",
-            runner.table(cells),
+            runner.table(cells, names=names),
         ]
     return parts
 

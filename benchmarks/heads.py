@@ -124,21 +124,13 @@ def plot(result: dict) -> plots.Figure:
 
 
 def page(result: dict) -> list[str]:
-    cells = [
-        {"": name}
-        | {
-            f"{r['classes']:,}": f"{1000 * r['seconds']:.3g} ({r['to torch']:.2f})"
-            for r in rows
-        }
-        for name, rows in runner.by("name", result["times"]).items()
-    ]
     return [
         "# The heads beside other libraries'",
         f"Milliseconds forward and with the gradient, of {result['rows']} rows of "
         f"float32 logits, medians of {result['rounds']} rounds; in brackets the ratio "
         "to PyTorch's `gumbel_softmax`.",
         "![Time by the number of classes](heads.png)",
-        runner.table(cells),
+        runner.table(runner.times_by_classes(result["times"], "name", "to torch")),
     ]
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import matplotlib.patches
 
 from benchmarks import plots, runner, serving, train_step
-from benchmarks.sides import written
+from benchmarks.sides import Calls, written
 from pipelines.figures import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
@@ -58,7 +58,7 @@ def by_kind(milliseconds: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def tensorflow_ops(calls: Callable[[int], None], count: int) -> dict[str, float]:
+def tensorflow_ops(calls: Calls, count: int) -> dict[str, float]:
     """Milliseconds of each op of TensorFlow, a call."""
     from tensorflow.tsl.profiler.protobuf import (  # pyright: ignore
         xplane_pb2,
@@ -85,17 +85,13 @@ def tensorflow_ops(calls: Callable[[int], None], count: int) -> dict[str, float]
 
 
 def kept(
-    calls: Callable[[int], None],
-    ops: Callable[[Callable[[int], None], int], dict[str, float]],
+    calls: Calls, ops: Callable[[Calls, int], dict[str, float]]
 ) -> Callable[[str, int], None]:
     """Makes a function that times calls, profiles as many, and writes to a file.
 
     Args:
         calls: Does a number of calls.
         ops: From that and the number to milliseconds of each op, a call.
-
-    Returns:
-        The function of the file and the number of calls.
     """
 
     def measured(out: str, count: int):

@@ -151,6 +151,18 @@ def table(
     return "\n".join([header.replace("|  |", "| |"), f"|{rule}|", *cells])
 
 
+def times_by_classes(rows: Iterable[dict], key: str, ratio: str) -> list[dict]:
+    """Of each name, milliseconds by the number of classes, with a ratio in brackets."""
+    return [
+        {"": name}
+        | {
+            f"{row['classes']:,}": f"{1000 * row['seconds']:.3g} ({row[ratio]:.2f})"
+            for row in found
+        }
+        for name, found in by(key, rows).items()
+    ]
+
+
 def by(key: str, rows: Iterable[dict]) -> dict[Any, list[dict]]:
     """Rows by their value of a key, in the order in which the values occur."""
     groups = {}

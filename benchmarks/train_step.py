@@ -127,20 +127,18 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
     rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
     torch_sides = [name for name in taken if name.startswith("PyTorch")]
     better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
-    rows = []
-    for name, seconds in taken.items():
-        per_second = steps * batch_size / statistics.median(seconds)
-        rows.append(
-            {
-                "width": width,
-                "precision": precision,
-                "side": name,
-                "images a second": per_second,
-                "to the better": 1 / measure.ratio(seconds, taken[better]),
-                "share of matrix products": per_second * operations(width) / rate,
-            }
-        )
-    return rows
+    work = operations(width) * steps * batch_size
+    return [
+        {
+            "width": width,
+            "precision": precision,
+            "side": name,
+            "images a second": steps * batch_size / statistics.median(seconds),
+            "to the better": 1 / measure.ratio(seconds, taken[better]),
+            "share of matrix products": work / statistics.median(seconds) / rate,
+        }
+        for name, seconds in taken.items()
+    ]
 
 
 def plot(result: dict) -> plots.Figure:
