@@ -5,7 +5,8 @@ takes the peak of memory of its making and training: Keras's dense layer with it
 cross-entropy, `kerasoft.output_layers`, and PyTorch's and TensorFlow's ways, each in a
 process of its own. First the exact losses, on labels that are all alike frequent; then
 those that gain where labels are skewed, by Zipf's law or as the words of a text
-(`--text`). Then samples. Writes results/benchmarks/many_classes.*. Needs `pip install -e '.[bench]'`.
+(`--text`). Then samples. Writes results/benchmarks/many_classes.*. Needs
+`pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
