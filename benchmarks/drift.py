@@ -13,11 +13,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-import matplotlib.figure
 import numpy as np
 
-from benchmarks import measure
-from pipelines.config import command, parse
+from benchmarks import plots, runner
 from pipelines.figures import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
@@ -110,7 +108,7 @@ def drifted(name: str, every: int, steps: int) -> dict:
     part = steps // CHECKS
     for i in range(CHECKS):
         # The last step of a part is the one before the factors are multiplied out,
-        # where the parts are whole periods; it is checked before it is made.
+        # where the parts are whole periods; it is checked before it is taken.
         x, y = batches(draws, part)
         train(x[:-1], y[:-1])
         want = exact(name, layer, x[-1], y[-1])
@@ -131,65 +129,56 @@ def words(every: int) -> str:
     return "never" if every == NEVER else f"{every:,}"
 
 
-def markdown(result: dict) -> str:
-    lines = [
+def page(result: dict) -> list[str]:
+    rows = [
+        {"head": run["head"], "every": words(run["every"])}
+        | {key: f"{max(run['errors'][key]):.1e}" for key in MEASURED}
+        | {"condition": f"{run['condition']:.1f}"}
+        for run in result["runs"]
+    ]
+    names = ("loss", "multiplied out every", *MEASURED.values())
+    return [
         "# How far a factored output layer drifts",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
         f"{result['steps']:,} steps of {BATCH} rows, {DIM} features, {CLASSES:,} "
         "classes; the largest relative error, by the norm, of what is kept and of a "
         f"step, of {CHECKS} checks beside float64. Where they are multiplied out "
         "never, the factors still are when `U` and its inverse part.",
-        "",
         "![Relative error of Q by step](drift.png)",
-        "",
-        "| loss | multiplied out every | "
-        + " | ".join(MEASURED.values())
-        + " | condition of U at the end |",
-        "|---|---:|" + "---:|" * (len(MEASURED) + 1),
+        runner.table(rows, names=[*names, "condition of U at the end"]),
     ]
-    for run in result["runs"]:
-        largest = [f"{max(run['errors'][key]):.1e}" for key in MEASURED]
-        lines.append(
-            f"| {run['head']} | {words(run['every'])} | {' | '.join(largest)} "
-            f"| {run['condition']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
-def plot(runs: Sequence[dict]) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((7, 4.5), layout="constrained")
-    axes = made.subplots()
-    for colour, run in zip(COLOURS, runs, strict=False):
+def plot(result: dict) -> plots.Figure:
+    figure, axes = plots.figure(7, 4.5)
+    for colour, run in zip(COLOURS, result["runs"], strict=False):
         told = f"{run['head']}, {words(run['every'])}"
         errors = run["errors"]
         axes.plot(errors["step"], errors["squares"], label=told, color=colour)
     axes.set(yscale="log", xlabel="steps", ylabel="relative error of Q")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", title="multiplied out every")
-    return made
+    return figure
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser(
-        "drift", "Measures how far a factored output layer drifts.", rounds=None
-    )
-    parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument(
-        "--every", type=list[int], default=[100, USUAL, 10_000, NEVER], help="Periods."
-    )
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    plans = [("z_loss", every) for every in given.every]
+def measured(
+    steps: int = 100_000, every: Sequence[int] = (100, USUAL, 10_000, NEVER)
+) -> dict:
+    """Measures how far a factored output layer drifts.
+
+    Args:
+        steps: Of each training.
+        every: Periods of multiplying out, with the Z-loss.
+    """
+    plans = [("z_loss", period) for period in every]
     plans += [(name, USUAL) for name in RATES if name != "z_loss"]
     runs = []
-    for name, every in plans:
-        runs.append(drifted(name, every, given.steps))
-        print(f"{name}, every {words(every)}: done", flush=True)
-    result = begun | {"runs": runs}
-    measure.publish(given.out, "drift", result, markdown(result), plot(runs))
-    return 0
+    for name, period in plans:
+        runs.append(drifted(name, period, steps))
+        print(f"{name}, every {words(period)}: done", flush=True)
+    return {"runs": runs}
+
+
+main = runner.command("drift", measured, page, plot)
 
 
 if __name__ == "__main__":

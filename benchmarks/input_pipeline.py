@@ -9,22 +9,23 @@ results/benchmarks/input_pipeline.*. Needs `pip install -e '.[bench]'`.
 
 from __future__ import annotations
 
+import functools
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
-import keras
-import matplotlib.figure
 import numpy as np
 
-from benchmarks import measure
+from benchmarks import measure, plots, runner
+from benchmarks.sides import Calls, repeated
 from pipelines import batching
-from pipelines.config import Config, command, parse
+from pipelines.config import Config
 from pipelines.figures import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
+import keras  # isort: skip
 
 PIPELINES = {
     "kerasoft": "benchmarks.input_pipeline:ours",
@@ -40,18 +41,12 @@ def one_core():
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
-def batches_of(batches: Iterable) -> Callable[[int], None]:
+def batches_of(batches: Iterable) -> Calls:
     """A function that draws a number of batches."""
-    drawn = iter(batches)
-
-    def draw(count: int):
-        for _ in range(count):
-            next(drawn)
-
-    return draw
+    return repeated(functools.partial(next, iter(batches)))
 
 
-def ours(batch_size: int) -> Callable[[int], None]:
+def ours(batch_size: int) -> Calls:
     """Makes a function that draws batches as `pipelines.train` does."""
     one_core()
     config = Config(dataset="cifar100", batch_size=batch_size)
@@ -60,7 +55,7 @@ def ours(batch_size: int) -> Callable[[int], None]:
     )
 
 
-def keras_layers(batch_size: int) -> Callable[[int], None]:
+def keras_layers(batch_size: int) -> Calls:
     """Makes a function that draws batches augmented by Keras's layers."""
     one_core()
     crop = keras.layers.RandomCrop(32, 32, seed=0)
@@ -111,8 +106,8 @@ def training(
     return {"images a second": speeds, "loss": 1 - 1 / slower}
 
 
-def ends(autotuned: bool, count: int) -> list[float]:
-    """Seconds that the ends of iterators take, each after up to a second of use."""
+def times_of_ends(autotuned: bool, count: int) -> list[float]:
+    """Seconds that ending an iterator takes, each after up to a second of use."""
     options = tf.data.Options()
     options.autotune.enabled = autotuned
     batches = batching.batches(measure.pixels(1000), 100).with_options(options)
@@ -127,98 +122,86 @@ def ends(autotuned: bool, count: int) -> list[float]:
     return taken
 
 
-def plot(result: dict) -> matplotlib.figure.Figure:
+def plot(result: dict) -> plots.Figure:
     speeds = {row["pipeline"]: row["images a second"] for row in result["pipelines"]}
     trained = result["training"]["images a second"]
     speeds |= {f"training,\nfrom {feed}": speed for feed, speed in trained.items()}
-    made = matplotlib.figure.Figure((8, 4), layout="constrained")
-    axes = made.subplots()
+    words = [f"{speed:,.0f}" for speed in speeds.values()]
+    figure, axes = plots.figure(8, 4)
     colours = [COLOURS[0]] * len(PIPELINES) + [COLOURS[1]] * len(FEEDS)
-    bars = axes.barh(list(speeds), list(speeds.values()), color=colours)
-    axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds.values()], padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
+    plots.bars(axes, speeds, words, colours)
     axes.set_xlabel("images a second: a pipeline on one core, training on all")
-    return made
+    return figure
 
 
-def markdown(result: dict) -> str:
+def page(result: dict) -> list[str]:
     trained = result["training"]
     consumed = trained["images a second"]["one batch"]
-    lines = [
-        "# The input pipeline",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. Medians of "
-        f"{result['rounds']} rounds, batches of {result['batch_size']}, shuffled, "
-        "padded by reflection, cropped and flipped. Each pipeline has one core.",
-        "",
-        "![Images a second](input_pipeline.png)",
-        "",
-        "| pipeline | images a second on one core | to kerasoft's | "
-        "to what training consumes |",
-        "|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['pipeline']} | {row['images a second']:,.0f} "
-        f"| {row['to kerasoft']:.2f} | {row['images a second'] / consumed:.1f} |"
+    pipelines = [
+        {
+            "pipeline": row["pipeline"],
+            "images a second on one core": f"{row['images a second']:,.0f}",
+            "to kerasoft's": f"{row['to kerasoft']:.2f}",
+            "to what training consumes": f"{row['images a second'] / consumed:.1f}",
+        }
         for row in result["pipelines"]
     ]
-    lines += [
-        "",
-        f"Training at width {result['width']} in {result['precision']}, on all cores:",
-        "",
-        "| fed from | images a second |",
-        "|---|---:|",
-    ]
-    lines += [
-        f"| {feed} | {speed:,.0f} |"
+    feeds = [
+        {"fed from": feed, "images a second": f"{speed:,.0f}"}
         for feed, speed in trained["images a second"].items()
     ]
-    lines += [
-        "",
+    ends = [
+        {
+            "TensorFlow's autotuner": autotuner,
+            "mean": f"{statistics.mean(taken):.3f}",
+            "longest": f"{max(taken):.3f}",
+        }
+        for autotuner, taken in result["ends of iterators"].items()
+    ]
+    return [
+        "# The input pipeline",
+        f"Medians of {result['rounds']} rounds, batches of {result['batch_size']}, "
+        "shuffled, padded by reflection, cropped and flipped. Each pipeline has one "
+        "core.",
+        "![Images a second](input_pipeline.png)",
+        runner.table(pipelines),
+        f"Training at width {result['width']} in {result['precision']}, on all cores:",
+        runner.table(feeds),
         f"The pipeline costs training {trained['loss']:.1%} of its speed.",
-        "",
         "Seconds that the end of an iterator takes, after up to a second of use:",
-        "",
-        "| TensorFlow's autotuner | mean | longest |",
-        "|---|---:|---:|",
+        runner.table(ends),
     ]
-    lines += [
-        f"| {side} | {statistics.mean(taken):.3f} | {max(taken):.3f} |"
-        for side, taken in result["ends of iterators"].items()
-    ]
-    return "\n".join(lines) + "\n"
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser(
-        "input_pipeline", "Times the input pipeline, alone and under training.", 7
-    )
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--precision", type=str, default="mixed_bfloat16")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--batches", type=int, default=100, help="Of a measurement.")
-    parser.add_argument(
-        "--steps", type=int, default=50, help="Of a measurement of training."
-    )
-    parser.add_argument("--ends", type=int, default=40, help="Iterators to end.")
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    pipelines = compare(given.batch_size, given.batches, given.rounds)
-    trained = training(
-        given.width, given.precision, given.batch_size, given.steps, given.rounds
-    )
-    result = begun | {
-        "pipelines": pipelines,
-        "training": trained,
+def measured(
+    rounds: int = 7,
+    width: int = 16,
+    precision: str = "mixed_bfloat16",
+    batch_size: int = 128,
+    batches: int = 100,
+    steps: int = 50,
+    ends: int = 40,
+) -> dict:
+    """Times the input pipeline, alone and under training.
+
+    Args:
+        rounds: Measurements of each.
+        width, precision, batch_size: As in a config.
+        batches: Of a measurement.
+        steps: Of a measurement of training.
+        ends: Iterators to end.
+    """
+    return {
+        "pipelines": compare(batch_size, batches, rounds),
+        "training": training(width, precision, batch_size, steps, rounds),
         "ends of iterators": {
-            "on": ends(True, given.ends),
-            "off, as in kerasoft": ends(False, given.ends),
+            "on": times_of_ends(True, ends),
+            "off, as in kerasoft": times_of_ends(False, ends),
         },
     }
-    measure.publish(given.out, "input_pipeline", result, markdown(result), plot(result))
-    return 0
+
+
+main = runner.command("input_pipeline", measured, page, plot)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ of its own. Writes results/benchmarks/op_times.*. Needs `pip install -e '.[bench
 from __future__ import annotations
 
 import collections
+import functools
 import json
 import re
 import tempfile
@@ -15,12 +16,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.figure
 import matplotlib.patches
 
-from benchmarks import measure, serving, train_step
-from benchmarks.sides import written
-from pipelines.config import command, parse
+from benchmarks import plots, runner, serving, train_step
+from benchmarks.sides import Calls, written
 from pipelines.figures import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
@@ -59,7 +58,7 @@ def by_kind(milliseconds: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-def tensorflow_ops(calls: Callable[[int], None], count: int) -> dict[str, float]:
+def tensorflow_ops(calls: Calls, count: int) -> dict[str, float]:
     """Milliseconds of each op of TensorFlow, a call."""
     from tensorflow.tsl.profiler.protobuf import (  # pyright: ignore
         xplane_pb2,
@@ -86,17 +85,13 @@ def tensorflow_ops(calls: Callable[[int], None], count: int) -> dict[str, float]
 
 
 def kept(
-    calls: Callable[[int], None],
-    ops: Callable[[Callable[[int], None], int], dict[str, float]],
+    calls: Calls, ops: Callable[[Calls, int], dict[str, float]]
 ) -> Callable[[str, int], None]:
     """Makes a function that times calls, profiles as many, and writes to a file.
 
     Args:
         calls: Does a number of calls.
         ops: From that and the number to milliseconds of each op, a call.
-
-    Returns:
-        The function of the file and the number of calls.
     """
 
     def measured(out: str, count: int):
@@ -117,35 +112,41 @@ def keras_step(width: int, precision: str, count: int) -> Callable[[str, int], N
 
 def savedmodel_call(width: int, count: int) -> Callable[[str, int], None]:
     """Makes a function that profiles calls of a SavedModel with `count` images."""
-    ask = serving.savedmodel(width)
-    return kept(lambda calls: ask(calls, count), tensorflow_ops)
+    return kept(functools.partial(serving.savedmodel(width), count), tensorflow_ops)
 
 
-def compare(width: int, precision: str, images: Mapping[str, int], count: int) -> dict:
+def measured(
+    width: int = 16,
+    precision: str = "mixed_bfloat16",
+    images: Sequence[int] = (128, 256),
+    calls: int = 20,
+) -> dict:
     """Profiles both sides of each task, one after the other.
 
     Args:
         width: Of ResNet-12.
         precision: Of training.
-        images: How many each task takes at a time.
-        count: How many calls to time, and to profile.
+        images: In a step, and in a call.
+        calls: How many to time, and to profile.
 
     Returns:
-        By task and side, the milliseconds of a call, and of each kind of op in it.
+        The images, and by task and side the milliseconds of a call, and of each kind of
+        op in it.
     """
     found = {}
+    counts = dict(zip(TASKS, images, strict=True))
     for task, sides in TASKS.items():
-        found[task] = {}
-        for name, maker in sides.items():
-            policy = {"precision": precision} if task == STEP else {}
-            options = {"width": width, "count": images[task], **policy}
-            found[task][name] = written(maker, count, **options)
-    return found
+        policy = {"precision": precision} if task == STEP else {}
+        options = {"width": width, "count": counts[task], **policy}
+        found[task] = {
+            name: written(maker, calls, **options) for name, maker in sides.items()
+        }
+    return {"images": counts, "tasks": found}
 
 
-def plot(found: Mapping[str, Mapping[str, dict]]) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((9, 4.5), layout="constrained")
-    for axes, (task, sides) in zip(made.subplots(2), found.items(), strict=True):
+def plot(result: dict) -> plots.Figure:
+    figure, panels = plots.figure(9, 4.5, nrows=2)
+    for axes, (task, sides) in zip(panels, result["tasks"].items(), strict=True):
         for name, taken in sides.items():
             left = 0.0
             for colour, ms in zip(COLOURS, taken["kinds"].values(), strict=True):
@@ -156,60 +157,44 @@ def plot(found: Mapping[str, Mapping[str, dict]]) -> matplotlib.figure.Figure:
         axes.set_title(f"{task}: milliseconds of ops; the line is the call", size=10)
     kinds = zip(COLOURS, [*KINDS, REST], strict=True)
     handles = [matplotlib.patches.Patch(color=c, label=kind) for c, kind in kinds]
-    made.legend(handles=handles, loc="outside right center", fontsize="small")
-    return made
+    figure.legend(handles=handles, loc="outside right center", fontsize="small")
+    return figure
 
 
-def markdown(result: dict) -> str:
-    lines = [
+def page(result: dict) -> list[str]:
+    parts = [
         "# Where the time goes, op by op",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. ResNet-12 "
-        f"of width {result['width']}; {result['calls']} calls by the clock, then as "
-        "many under each library's own profiler. TensorFlow runs two ops at once where "
-        "it can, each slower then, so that its ops may add up to more than the call.",
-        "",
+        f"ResNet-12 of width {result['width']}; {result['calls']} calls by the clock, "
+        "then as many under each library's own profiler. TensorFlow runs two ops at "
+        "once where it can, each slower then, so that its ops may add up to more than "
+        "the call.",
         "![Milliseconds of each kind of op](op_times.png)",
     ]
+    how = {STEP: f"{result['precision']}, PyTorch eager", CALL: "float32"}
     for task, sides in result["tasks"].items():
-        words = {
-            STEP: f"{result['precision']}, PyTorch eager",
-            CALL: "float32",
+        columns = {
+            name: {
+                **side["kinds"],
+                "all ops": sum(side["kinds"].values()),
+                "the call, by the clock": side["wall"],
+            }
+            for name, side in sides.items()
         }
-        lines += [
-            "",
-            f"## {task.capitalize()} of {result['images'][task]} images, {words[task]}",
-            "",
-            f"| milliseconds | {' | '.join(sides)} |",
-            f"|---|{'---:|' * len(sides)}",
+        kinds = next(iter(columns.values()))
+        rows = [
+            {"milliseconds": kind}
+            | {name: f"{column[kind]:.1f}" for name, column in columns.items()}
+            for kind in kinds
+            if any(column[kind] for column in columns.values())
         ]
-        for kind in [*KINDS, REST]:
-            taken = [side["kinds"][kind] for side in sides.values()]
-            if any(taken):
-                lines += [f"| {kind} | {' | '.join(f'{ms:.1f}' for ms in taken)} |"]
-        sums = [f"{sum(side['kinds'].values()):.1f}" for side in sides.values()]
-        walls = [f"{side['wall']:.1f}" for side in sides.values()]
-        lines += [f"| all ops | {' | '.join(sums)} |"]
-        lines += [f"| the call, by the clock | {' | '.join(walls)} |"]
-    return "\n".join(lines) + "\n"
+        parts += [
+            f"## {task.capitalize()} of {result['images'][task]} images, {how[task]}",
+            runner.table(rows),
+        ]
+    return parts
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser("op_times", "Shows where the time goes.", rounds=None)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--precision", type=str, default="mixed_bfloat16")
-    parser.add_argument(
-        "--images", type=list[int], default=[128, 256], help="In a step, and a call."
-    )
-    parser.add_argument("--calls", type=int, default=20, help="To time, and profile.")
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    images = dict(zip(TASKS, given.images, strict=True))
-    tasks = compare(given.width, given.precision, images, given.calls)
-    result = begun | {"images": images, "tasks": tasks}
-    measure.publish(given.out, "op_times", result, markdown(result), plot(tasks))
-    return 0
+main = runner.command("op_times", measured, page, plot)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import itertools
 import json
 import math
@@ -18,6 +19,7 @@ from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import measure
+from benchmarks.sides import Calls, repeated
 from pipelines import batching, train
 from pipelines.config import Config
 
@@ -61,9 +63,7 @@ class ResNet12(nn.Module):
         return self.logits(x.mean((2, 3)))
 
 
-def training(
-    width: int, precision: str, batch_size: int, compiled: bool
-) -> Callable[[int], None]:
+def training(width: int, precision: str, batch_size: int, compiled: bool) -> Calls:
     """Makes a function that takes training steps on one batch."""
     torch.manual_seed(0)
     model = ResNet12(width).to(memory_format=torch.channels_last)  # pyright: ignore
@@ -76,28 +76,25 @@ def training(
         nesterov=True,
     )
     forward = torch.compile(model) if compiled else model
-    draws = np.random.default_rng(0)
-    pixels = draws.integers(0, 256, (batch_size, 32, 32, 3), dtype="uint8")
-    images = torch.from_numpy(pixels)
-    labels = torch.from_numpy(draws.integers(0, 100, batch_size))
+    images, labels = map(torch.from_numpy, measure.pixels(batch_size))
+    labels = labels.long()
     half = precision == "mixed_bfloat16"
 
-    def steps(count: int):
-        for _ in range(count):
-            optimizer.zero_grad()
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                logits = forward(images)
-            functional.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
+    def step():
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = forward(images)
+        functional.cross_entropy(logits.float(), labels).backward()
+        optimizer.step()
 
-    return steps
+    return repeated(step)
 
 
 def step_op_times(width: int, precision: str, count: int) -> Callable[[str, int], None]:
     """Makes a function that profiles training steps, eager, on `count` images."""
     from benchmarks.op_times import kept
 
-    def ops(steps: Callable[[int], None], number: int) -> dict[str, float]:
+    def ops(steps: Calls, number: int) -> dict[str, float]:
         with torch.profiler.profile() as profile:
             steps(number)
         return {
@@ -109,7 +106,7 @@ def step_op_times(width: int, precision: str, count: int) -> Callable[[str, int]
 
 
 def onnx_runtime(width: int, **options) -> Callable[[int, int], None]:
-    """Makes a function that asks ONNX Runtime about images a number of times.
+    """Makes a function that asks ONNX Runtime about some images a number of times.
 
     Args:
         width: Of ResNet-12.
@@ -134,7 +131,7 @@ def onnx_runtime(width: int, **options) -> Callable[[int, int], None]:
         )
         session = onnxruntime.InferenceSession(path, settings)
 
-    def ask(calls: int, count: int):
+    def ask(count: int, calls: int):
         images = measure.pixels(count).images
         for _ in range(calls):
             session.run(None, {"images": images})
@@ -154,7 +151,7 @@ def call_op_times(width: int, count: int) -> Callable[[str, int], None]:
             profiled: Any = onnx_runtime(
                 width, enable_profiling=True, profile_file_prefix=f"{folder}/profile"
             )
-            profiled(number + 1, count)
+            profiled(count, number + 1)
             events = json.loads(Path(profiled.session.end_profiling()).read_text())
         nodes = [e for e in events if e["name"].endswith("_kernel_time")]
         taken = collections.Counter()
@@ -162,7 +159,7 @@ def call_op_times(width: int, count: int) -> Callable[[str, int], None]:
             taken[node["args"]["op_name"]] += node["dur"] / 1000 / number
         return dict(taken)
 
-    return kept(lambda calls: ask(calls, count), ops)
+    return kept(functools.partial(ask, count), ops)
 
 
 def crop_and_flip(images, padding: int):
@@ -188,15 +185,13 @@ def batches(images, labels, batch_size: int, padding: int = 4):
                 yield crop_and_flip(images[rows], padding), labels[rows]
 
 
-def input_pipeline(batch_size: int) -> Callable[[int], None]:
+def input_pipeline(batch_size: int) -> Calls:
     """Makes a function that draws batches on one core."""
     from benchmarks.input_pipeline import batches_of, one_core
 
     one_core()
     torch.set_num_threads(1)
-    images, labels = (
-        torch.from_numpy(array) for array in measure.pixels(measure.IMAGES)
-    )
+    images, labels = map(torch.from_numpy, measure.pixels(measure.IMAGES))
     return batches_of(batches(images, labels, batch_size))
 
 
@@ -332,15 +327,14 @@ def accuracy(model: ResNet12, split: tuple, half: bool) -> float:
     return right / len(labels)
 
 
-def gumbel_softmax(classes: int, rows: int) -> Callable[[int], None]:
+def gumbel_softmax(classes: int, rows: int) -> Calls:
     """Makes a function that draws relaxed samples, forward and backward."""
     draws = np.random.default_rng(0)
     drawn = torch.from_numpy(draws.normal(size=(2, rows, classes)).astype("float32"))
     logits, slope = drawn[0].requires_grad_(), drawn[1]
 
-    def calls(count: int):
-        for _ in range(count):
-            logits.grad = None
-            functional.gumbel_softmax(logits, tau=1.0).backward(slope)
+    def call():
+        logits.grad = None
+        functional.gumbel_softmax(logits, tau=1.0).backward(slope)
 
-    return calls
+    return repeated(call)

@@ -8,13 +8,8 @@ results/benchmarks/settings.*. Takes 11 minutes on two cores, most without oneDN
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 
-import matplotlib.figure
-
-from benchmarks import measure
-from pipelines.config import command, parse
-from pipelines.figures import COLOURS
+from benchmarks import measure, plots, runner
 
 AS_IT_IS = "as it is"
 SETTINGS: dict[str, tuple[dict[str, str], dict]] = {
@@ -36,11 +31,19 @@ SETTINGS: dict[str, tuple[dict[str, str], dict]] = {
 }
 
 
-def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int):
+def measured(
+    rounds: int = 9,
+    width: int = 16,
+    precision: str = "mixed_bfloat16",
+    batch_size: int = 128,
+    steps: int = 20,
+) -> dict:
     """Times a step under each of the settings, in turn.
 
-    Returns:
-        A row for each: milliseconds a step, and the ratio to those without settings.
+    Args:
+        rounds: Measurements of each.
+        width, precision, batch_size: As in a config.
+        steps: Of a measurement.
     """
     shared = {"width": width, "precision": precision, "batch_size": batch_size}
     maker = "benchmarks.train_step:training"
@@ -52,7 +55,7 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
         rounds,
         {name: variables for name, (variables, _) in SETTINGS.items()},
     )
-    return [
+    rows = [
         {
             "settings": name,
             "variables": SETTINGS[name][0],
@@ -62,62 +65,46 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
         }
         for name, seconds in taken.items()
     ]
+    return {"rows": rows}
 
 
-def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((8, 4), layout="constrained")
-    axes = made.subplots()
-    names = [row["settings"] for row in rows]
-    bars = axes.barh(names, [row["to none"] for row in rows], color=COLOURS[0])
-    words = [f"{row['milliseconds a step']:,.0f} ms" for row in rows]
-    axes.bar_label(bars, words, padding=3)
-    axes.axvline(1, color=COLOURS[7], linewidth=1)
-    axes.invert_yaxis()
+def plot(result: dict) -> plots.Figure:
+    figure, axes = plots.figure(8, 4)
+    ratios = {row["settings"]: row["to none"] for row in result["rows"]}
+    words = [f"{row['milliseconds a step']:,.0f} ms" for row in result["rows"]]
+    plots.bars(axes, ratios, words)
+    axes.axvline(1, color=plots.GREY, linewidth=1)
     axes.margins(x=0.25)
     axes.set_xscale("log")
     axes.set_xlabel("time of a step, as a ratio to that without settings")
-    return made
+    return figure
 
 
-def markdown(result: dict) -> str:
-    lines = [
+def page(result: dict) -> list[str]:
+    def given(row: dict) -> str:
+        options = {f"--{name}": value for name, value in row["options"].items()}
+        return " ".join(f"`{k}={v}`" for k, v in (row["variables"] | options).items())
+
+    cells = [
+        {
+            "settings": row["settings"],
+            "": given(row),
+            "milliseconds a step": f"{row['milliseconds a step']:.1f}",
+            "to none": f"{row['to none']:.2f}",
+        }
+        for row in result["rows"]
+    ]
+    return [
         "# Settings of TensorFlow, on a training step",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. ResNet-12 "
-        f"of width {result['width']} in {result['precision']}; medians of "
+        f"ResNet-12 of width {result['width']} in {result['precision']}; medians of "
         f"{result['rounds']} rounds of {result['steps']} steps on one batch of "
         f"{result['batch_size']}.",
-        "",
         "![Time of a step under each of the settings](settings.png)",
-        "",
-        "| settings | | milliseconds a step | to none |",
-        "|---|---|---:|---:|",
+        runner.table(cells, "settings", ""),
     ]
-    for row in result["rows"]:
-        options = {f"--{name}": value for name, value in row["options"].items()}
-        given = [f"`{k}={v}`" for k, v in {**row["variables"], **options}.items()]
-        lines += [
-            f"| {row['settings']} | {' '.join(given)} "
-            f"| {row['milliseconds a step']:.1f} | {row['to none']:.2f} |"
-        ]
-    return "\n".join(lines) + "\n"
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser("settings", "Times a step under settings.", rounds=9)
-    parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--precision", type=str, default="mixed_bfloat16")
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=20, help="Of a measurement.")
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    rows = compare(
-        given.width, given.precision, given.batch_size, given.steps, given.rounds
-    )
-    result = begun | {"rows": rows}
-    measure.publish(given.out, "settings", result, markdown(result), plot(rows))
-    return 0
+main = runner.command("settings", measured, page, plot)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+Calls = Callable[[int], None]  # makes a number of calls
+
 
 @contextlib.contextmanager
 def side(
@@ -78,6 +80,16 @@ def written(maker: str, /, *arguments, **options) -> dict:
         out = Path(folder) / "written.json"
         called(str(out), *arguments)
         return json.loads(out.read_text())
+
+
+def repeated(function: Callable[[], object]) -> Calls:
+    """Makes of a function one that calls it a number of times."""
+
+    def calls(count: int):
+        for _ in range(count):
+            function()
+
+    return calls
 
 
 def main(maker: str, options: str):

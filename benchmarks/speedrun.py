@@ -16,12 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import matplotlib.figure
-
-from benchmarks import measure
+from benchmarks import plots, runner
 from benchmarks.sides import written
 from pipelines import batching, run, runs, saved_model, train
-from pipelines.config import Config, command, parse
+from pipelines.config import Config
 from pipelines.figures import COLOURS
 
 SIDES = {
@@ -68,43 +66,15 @@ def keep(out: Path, seconds: float, accuracy: float, history: dict):
     out.write_text(json.dumps(kept))
 
 
-def compare(configs: Sequence[Config], beside: int) -> list[dict]:
-    """Trains the configs one after the other, the first of them in PyTorch too.
-
-    Args:
-        configs: The runs.
-        beside: How many of them PyTorch trains, each next to ours.
-
-    Returns:
-        What came of each run.
-    """
-    found = []
-    for number, config in enumerate(configs):
-        for name, maker in SIDES.items():
-            if name != "Keras" and number >= beside:
-                continue
-            trained = written(maker, config=dataclasses.asdict(config))
-            row = {"side": name, "seed": config.seed, **trained}
-            found.append(row)
-            print(
-                f"{name}, seed {config.seed}: {row['test accuracy']:.2%} in "
-                f"{row['seconds']:.0f} s",
-                flush=True,
-            )
-    return found
-
-
 def means(found: Sequence[dict]) -> dict[str, dict[str, float]]:
     """The means of each side over its runs."""
-    made = {}
-    for name in SIDES:
-        rows = [row for row in found if row["side"] == name]
-        if rows:
-            made[name] = {
-                key: statistics.mean(row[key] for row in rows)
-                for key in ("seconds", "test accuracy")
-            }
-    return made
+    return {
+        name: {
+            key: statistics.mean(row[key] for row in rows)
+            for key in ("seconds", "test accuracy")
+        }
+        for name, rows in runner.by("side", found).items()
+    }
 
 
 def ratio(found: Sequence[dict]) -> float | None:
@@ -117,81 +87,85 @@ def ratio(found: Sequence[dict]) -> float | None:
     return statistics.median(ratios) if ratios else None
 
 
-def plot(found: Sequence[dict]) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((8, 4.5), layout="constrained")
-    axes = made.subplots()
-    for row in found:
+def plot(result: dict) -> plots.Figure:
+    figure, axes = plots.figure(8, 4.5)
+    colours = dict(zip(SIDES, COLOURS, strict=False))
+    for row in result["runs"]:
         validated = row["history"]["val_accuracy"]
-        minutes = [
-            row["seconds"] / 60 * (i + 1) / len(validated)
-            for i in range(len(validated))
-        ]
-        place = list(SIDES).index(row["side"])
-        axes.plot(minutes, validated, color=COLOURS[place], linewidth=1)
-        axes.plot(minutes[-1:], [row["test accuracy"]], "o", color=COLOURS[place])
-    for i, name in enumerate(SIDES):
-        axes.plot([], [], color=COLOURS[i], label=name)
-    axes.axhline(TARGET, color=COLOURS[7], linewidth=1, label=f"{TARGET:.2%}")
+        epochs = len(validated)
+        minutes = [row["seconds"] / 60 * (i + 1) / epochs for i in range(epochs)]
+        colour = colours[row["side"]]
+        axes.plot(minutes, validated, color=colour, linewidth=1)
+        axes.plot(minutes[-1:], [row["test accuracy"]], "o", color=colour)
+    for name, colour in colours.items():
+        axes.plot([], [], color=colour, label=name)
+    axes.axhline(TARGET, color=plots.GREY, linewidth=1, label=f"{TARGET:.2%}")
     axes.set(xlabel="minutes of training", ylabel="validation accuracy")
     axes.set_title("The speedrun; points are test accuracies", fontsize=11)
     axes.grid(alpha=0.3)
     axes.legend()
-    return made
+    return figure
 
 
-def markdown(result: dict) -> str:
-    lines = [
+def page(result: dict) -> list[str]:
+    means = [
+        {"side": name, "seed": "mean", **mean} for name, mean in result["means"].items()
+    ]
+    cells = [
+        {
+            "side": row["side"],
+            "seed": row["seed"],
+            "seconds of training": f"{row['seconds']:.0f}",
+            "test accuracy": f"{row['test accuracy']:.2%}",
+        }
+        for row in [*result["runs"], *means]
+    ]
+    parts = [
         "# The speedrun",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. The recipe "
-        "of experiments/speedrun.yaml on CIFAR-100: training from the data in memory "
-        "to the last validation, compilation included; accuracy on the 10,000 test "
-        "images, as they are.",
-        "",
+        "The recipe of experiments/speedrun.yaml on CIFAR-100: training from the data "
+        "in memory to the last validation, compilation included; accuracy on the "
+        "10,000 test images, as they are.",
         "![Validation accuracy by time](speedrun.png)",
-        "",
-        "| side | seed | seconds of training | test accuracy |",
-        "|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['side']} | {row['seed']} | {row['seconds']:.0f} "
-        f"| {row['test accuracy']:.2%} |"
-        for row in result["runs"]
-    ]
-    lines += [
-        f"| {name} | mean | {mean['seconds']:.0f} | {mean['test accuracy']:.2%} |"
-        for name, mean in result["means"].items()
+        runner.table(cells),
     ]
     if result["to PyTorch"]:
-        lines += [
-            "",
+        parts.append(
             f"Keras takes {result['to PyTorch']:.2f} times PyTorch's time, the median "
-            "over the seeds that both trained.",
-        ]
-    return "\n".join(lines) + "\n"
+            "over the seeds that both trained."
+        )
+    return parts
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser(
-        "speedrun", "Trains the speedrun, in Keras and in PyTorch.", rounds=None
-    )
-    parser.add_argument(
-        "--beside", type=int, default=3, help="How many runs PyTorch trains too."
-    )
-    parser.add_argument("--experiment", type=Path, default="experiments/speedrun.yaml")
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    configs = [planned.config for planned in run.read(given.experiment)]
-    found = compare(configs, given.beside)
-    result = begun | {
+def measured(
+    beside: int = 3, experiment: Path = Path("experiments/speedrun.yaml")
+) -> dict:
+    """Trains the runs one after the other, the first of them in PyTorch too.
+
+    Args:
+        beside: How many runs PyTorch trains too, each next to ours.
+        experiment: The file of the runs.
+    """
+    configs = [planned.config for planned in run.read(experiment)]
+    found = []
+    for number, config in enumerate(configs):
+        for name, maker in SIDES.items():
+            if name == "Keras" or number < beside:
+                trained = written(maker, config=dataclasses.asdict(config))
+                found.append({"side": name, "seed": config.seed, **trained})
+                print(
+                    f"{name}, seed {config.seed}: {trained['test accuracy']:.2%} in "
+                    f"{trained['seconds']:.0f} s",
+                    flush=True,
+                )
+    return {
         "recipe": dataclasses.asdict(configs[0]),
         "runs": found,
         "means": means(found),
         "to PyTorch": ratio(found),
     }
-    measure.publish(given.out, "speedrun", result, markdown(result), plot(found))
-    return 0
+
+
+main = runner.command("speedrun", measured, page, plot)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 
-import matplotlib.figure
-
-from benchmarks import measure
+from benchmarks import plots, runner
 from pipelines import datasets
-from pipelines.config import command, parse
-from pipelines.figures import COLOURS
 
 STAGES = (
     "start Python",
@@ -43,64 +38,56 @@ def start(dataset: str) -> dict[str, float]:
     return json.loads(child.stdout.splitlines()[-1])
 
 
-def plot(stages: dict[str, float]) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((8, 3), layout="constrained")
-    axes = made.subplots()
-    taken = [stages[name] for name in STAGES]
-    bars = axes.barh(STAGES, taken, color=COLOURS[0])
-    axes.bar_label(bars, [f"{seconds:.2f}" for seconds in taken], padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
+def plot(result: dict) -> plots.Figure:
+    figure, axes = plots.figure(8, 3)
+    taken = {name: result["stages"][name] for name in STAGES}
+    plots.bars(axes, taken, [f"{seconds:.2f}" for seconds in taken.values()])
     axes.set_xlabel("seconds")
-    return made
+    return figure
 
 
-def markdown(result: dict) -> str:
+def page(result: dict) -> list[str]:
     stages, total = result["stages"], result["seconds to the first step"]
-    lines = [
-        "# From the command to the first training step",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. Medians of "
-        f"{result['rounds']} starts, after one that fills the file cache; "
-        f"{result['dataset']}, ResNet-12 of width 16.",
-        "",
-        "![Seconds of each stage](start_up.png)",
-        "",
-        "| stage | seconds | share |",
-        "|---|---:|---:|",
-    ]
-    lines += [
-        f"| {name} | {stages[name]:.2f} | {stages[name] / total:.0%} |"
+    cells = [
+        {
+            "stage": name,
+            "seconds": f"{stages[name]:.2f}",
+            "share": f"{stages[name] / total:.0%}",
+        }
         for name in STAGES
     ]
-    lines += [
-        f"| to the end of the first step | {total:.2f} | |",
-        "",
+    return [
+        "# From the command to the first training step",
+        f"Medians of {result['rounds']} starts, after one that fills the file cache; "
+        f"{result['dataset']}, ResNet-12 of width 16.",
+        "![Seconds of each stage](start_up.png)",
+        f"{runner.table(cells)}\n| to the end of the first step | {total:.2f} | |",
         f"Step 1 traces and compiles the graph; step 2 takes {stages['step 2']:.2f} s.",
     ]
-    return "\n".join(lines) + "\n"
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser("start_up", "Times the start of a training.", rounds=5)
-    parser.add_argument("--dataset", type=str, default="auto")
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
-    dataset = datasets.resolve(given.dataset)
-    start(dataset)
-    starts = [start(dataset) for _ in range(given.rounds)]
+def measured(rounds: int = 5, dataset: str = "auto") -> dict:
+    """Times the start of a training.
+
+    Args:
+        rounds: Starts, after one that fills the file cache.
+        dataset: To train on.
+    """
+    name = datasets.resolve(dataset)
+    start(name)
+    starts = [start(name) for _ in range(rounds)]
     stages = {
-        name: statistics.median(one[name] for one in starts) for name in starts[0]
+        stage: statistics.median(one[stage] for one in starts) for stage in starts[0]
     }
-    totals = [sum(one[name] for name in STAGES) for one in starts]
-    result = begun | {
-        "dataset": dataset,
+    totals = [sum(one[stage] for stage in STAGES) for one in starts]
+    return {
+        "dataset": name,
         "stages": stages,
         "seconds to the first step": statistics.median(totals),
     }
-    measure.publish(given.out, "start_up", result, markdown(result), plot(stages))
-    return 0
+
+
+main = runner.command("start_up", measured, page, plot)
 
 
 if __name__ == "__main__":

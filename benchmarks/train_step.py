@@ -9,21 +9,19 @@ process of its own and in turn, and writes results/benchmarks/train_step.*. Need
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import keras
-import matplotlib.figure
 import numpy as np
 
-import kerasoft
-import kerasoft.backbones.resnet
-from benchmarks import measure
+from benchmarks import measure, plots, runner
+from benchmarks.sides import Calls, repeated
 from pipelines import batching, datasets, train
-from pipelines.config import Config, command, parse
-from pipelines.figures import COLOURS
+from pipelines.config import Config
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
+import keras  # isort: skip
+import kerasoft.backbones.resnet  # isort: skip
 
 SIDES = {
     "Keras": ("benchmarks.train_step:training", {}),
@@ -44,7 +42,7 @@ def training(
     feed: str = "one batch",
     plain: bool = False,
     **options,
-) -> Callable[[int], None]:
+) -> Calls:
     """Makes a function that takes training steps as `train` does.
 
     Args:
@@ -82,7 +80,7 @@ def training(
     return steps
 
 
-def matrix_products(precision: str) -> Callable[[int], None]:
+def matrix_products(precision: str) -> Calls:
     """Makes a function that multiplies large matrices, the machine's own rate."""
     dtype = "bfloat16" if precision == "mixed_bfloat16" else "float32"
     a = tf.cast(tf.random.stateless_normal((PRODUCT, PRODUCT), (0, 0)), dtype)
@@ -91,11 +89,7 @@ def matrix_products(precision: str) -> Callable[[int], None]:
     def product():
         return tf.reduce_max(tf.matmul(a, a))
 
-    def calls(count: int):
-        for _ in range(count):
-            product().numpy()
-
-    return calls
+    return repeated(lambda: product().numpy())
 
 
 def operations(width: int) -> int:
@@ -133,96 +127,78 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
     rate = 5 * 2 * PRODUCT**3 / statistics.median(taken.pop("products"))
     torch_sides = [name for name in taken if name.startswith("PyTorch")]
     better = min(torch_sides, key=lambda name: statistics.median(taken[name]))
-    rows = []
-    for name, seconds in taken.items():
-        per_second = steps * batch_size / statistics.median(seconds)
-        rows.append(
-            {
-                "width": width,
-                "precision": precision,
-                "side": name,
-                "images a second": per_second,
-                "to the better": 1 / measure.ratio(seconds, taken[better]),
-                "share of matrix products": per_second * operations(width) / rate,
-            }
-        )
-    return rows
+    work = operations(width) * steps * batch_size
+    return [
+        {
+            "width": width,
+            "precision": precision,
+            "side": name,
+            "images a second": steps * batch_size / statistics.median(seconds),
+            "to the better": 1 / measure.ratio(seconds, taken[better]),
+            "share of matrix products": work / statistics.median(seconds) / rate,
+        }
+        for name, seconds in taken.items()
+    ]
 
 
-def plot(rows: Sequence[dict]) -> matplotlib.figure.Figure:
-    settings = list(dict.fromkeys((row["width"], row["precision"]) for row in rows))
-    made = matplotlib.figure.Figure((10, 4.5), layout="constrained")
-    axes = made.subplots()
-    for i, name in enumerate((*SIDES, WITHOUT_ONEDNN)):
-        of_side = [row for row in rows if row["side"] == name]
-        heights = [row["to the better"] for row in of_side]
-        places = [
-            settings.index((row["width"], row["precision"])) + 0.17 * (i - 2)
-            for row in of_side
-        ]
-        bars = axes.bar(places, heights, 0.16, label=name, color=COLOURS[i])
-        speeds = [row["images a second"] for row in of_side]
-        axes.bar_label(bars, [f"{speed:,.0f}" for speed in speeds], fontsize="small")
-    axes.axhline(1, color=COLOURS[7], linewidth=1)
-    words = [f"width {width}\n{precision}" for width, precision in settings]
-    axes.set_xticks(range(len(settings)), words)
+def plot(result: dict) -> plots.Figure:
+    figure, axes = plots.figure(10, 4.5)
+    settings, speeds = "width {width}\n{precision}", "{images a second:,.0f}"
+    plots.groups(axes, result["rows"], settings, "to the better", speeds)
+    axes.axhline(1, color=plots.GREY, linewidth=1)
     axes.set_ylabel("speed, as a ratio to PyTorch's better mode")
     axes.set_title("Training ResNet-12: images a second above the bars", fontsize=11)
-    axes.legend(fontsize="small")
-    return made
+    return figure
 
 
-def markdown(result: dict) -> str:
-    lines = [
-        "# A training step, beside PyTorch's",
-        "",
-        f"`{result['made_by']}`, on {measure.described(result['machine'])}. "
-        f"Medians of {result['rounds']} rounds of "
-        f"{result['steps']} steps (fewer of wider networks) on one batch of "
-        f"{result['batch_size']}.",
-        "",
-        "![Speed beside PyTorch's](train_step.png)",
-        "",
-        "| width | precision | side | images a second | to PyTorch's better mode | "
-        "share of the machine's rate of matrix products |",
-        "|---:|---|---|---:|---:|---:|",
-    ]
-    lines += [
-        f"| {row['width']} | {row['precision']} | {row['side']} "
-        f"| {row['images a second']:,.0f} | {row['to the better']:.2f} "
-        f"| {row['share of matrix products']:.1%} |"
+def page(result: dict) -> list[str]:
+    share = "share of the machine's rate of matrix products"
+    cells = [
+        {
+            "width": row["width"],
+            "precision": row["precision"],
+            "side": row["side"],
+            "images a second": f"{row['images a second']:,.0f}",
+            "to PyTorch's better mode": f"{row['to the better']:.2f}",
+            share: f"{row['share of matrix products']:.1%}",
+        }
         for row in result["rows"]
     ]
-    return "\n".join(lines) + "\n"
+    return [
+        "# A training step, beside PyTorch's",
+        f"Medians of {result['rounds']} rounds of {result['steps']} steps (fewer of "
+        f"wider networks) on one batch of {result['batch_size']}.",
+        "![Speed beside PyTorch's](train_step.png)",
+        runner.table(cells, "precision", "side"),
+    ]
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = measure.parser(
-        "train_step", "Times a training step beside PyTorch's.", rounds=7
-    )
-    parser.add_argument("--widths", type=list[int], default=[16, 64])
-    parser.add_argument(
-        "--precisions", type=list[str], default=["float32", "mixed_bfloat16"]
-    )
-    parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=40,
-        help="Of a measurement at width 16; in proportion fewer of a wider network.",
-    )
-    given = parse(parser, argv)
-    begun = measure.begun(parser, given)
+def measured(
+    rounds: int = 7,
+    widths: Sequence[int] = (16, 64),
+    precisions: Sequence[str] = ("float32", "mixed_bfloat16"),
+    batch_size: int = 128,
+    steps: int = 40,
+) -> dict:
+    """Times a training step beside PyTorch's.
+
+    Args:
+        rounds: Measurements of each.
+        widths: Of ResNet-12, each in turn.
+        precisions: Of training, each in turn.
+        batch_size: As in a config.
+        steps: Of a measurement at width 16; in proportion fewer of a wider network.
+    """
     rows = []
-    for width in given.widths:
-        for precision in given.precisions:
-            steps = max(1, given.steps * 16 // width)
-            rows += compare(width, precision, given.batch_size, steps, given.rounds)
+    for width in widths:
+        for precision in precisions:
+            count = max(1, steps * 16 // width)
+            rows += compare(width, precision, batch_size, count, rounds)
             print(f"width {width}, {precision}: done", flush=True)
-    result = begun | {"rows": rows}
-    measure.publish(given.out, "train_step", result, markdown(result), plot(rows))
-    return 0
+    return {"rows": rows}
+
+
+main = runner.command("train_step", measured, page, plot)
 
 
 if __name__ == "__main__":

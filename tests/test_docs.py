@@ -19,7 +19,7 @@ def script(path):
 
 @pytest.fixture(scope="module")
 def why(pytestconfig):
-    return script(pytestconfig.rootpath / "docs" / "why_softmax.py")
+    return script(pytestconfig.rootpath / "experiments" / "why_softmax.py")
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +99,14 @@ def writeup(pytestconfig):
 
 @pytest.mark.parametrize("file", ["README.md", "docs/why-softmax-scored-8-percent.md"])
 def test_the_documents_show_the_table_of_the_results(pytestconfig, writeup, file):
-    made = script(pytestconfig.rootpath / "docs" / "writeup_table.py").table(writeup)
+    made = script(pytestconfig.rootpath / "experiments" / "writeup_table.py").table(
+        writeup
+    )
     assert made in (pytestconfig.rootpath / file).read_text("utf-8")
 
 
 def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):
-    made = script(pytestconfig.rootpath / "docs" / "writeup_table.py")
+    made = script(pytestconfig.rootpath / "experiments" / "writeup_table.py")
     (axes,) = made.plot(writeup).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert 5 < len(names) == len(set(names)) <= 10
@@ -135,10 +137,10 @@ def test_results_stay_small_enough_to_clone(pytestconfig):
 @pytest.fixture(scope="module")
 def temperature(pytestconfig):
     """The document on temperature, its script, and the comparison that it is about."""
-    path = pytestconfig.rootpath / "docs" / "temperature.py"
-    made = script(path)
+    root = pytestconfig.rootpath
+    made = script(root / "experiments" / "temperature.py")
     compared = json.loads((made.RESULTS / "comparison.json").read_text("utf-8"))
-    return path.with_suffix(".md").read_text("utf-8"), made, compared
+    return (root / "docs" / "temperature.md").read_text("utf-8"), made, compared
 
 
 def test_the_document_on_temperature_shows_the_results(temperature):

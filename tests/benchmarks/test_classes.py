@@ -61,9 +61,9 @@ def test_a_ratio_is_taken_within_each_round():
 
 def test_times_are_taken_in_turn():
     order = []
-    times = measure.in_turn(
-        {"one": lambda: order.append(1), "two": lambda: order.append(2)}, rounds=3
-    )
+    calls = {"one": lambda: order.append(1), "two": lambda: order.append(2)}
+    timed = {name: measure.timed(call) for name, call in calls.items()}
+    times = measure.in_turn(timed, rounds=3)
     assert [len(times[name]) for name in ("one", "two")] == [3, 3]
     changes = np.flatnonzero(np.diff(order))
     assert len(changes) == 7  # the first calls of each, then three rounds of both

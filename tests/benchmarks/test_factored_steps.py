@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import factored, many_classes
+from benchmarks import factored, output_layers
 
 
 @pytest.mark.slow
@@ -10,7 +10,7 @@ from benchmarks import factored, many_classes
 def test_every_side_makes_steps(name):
     maker, options = factored.SIDES[name]
     shape = {"batch": 8, "classes": 300, "labels": "uniform", "dim": 16}
-    getattr(many_classes, maker)(**shape, optimizer="sgd", **options)(2)
+    getattr(output_layers, maker)(**shape, optimizer="sgd", **options)(2)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import many_classes
+from benchmarks import many_classes, output_layers
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
 
@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench
 def test_every_side_makes_steps(name):
     maker, options = {**many_classes.SIDES, **many_classes.SKEWED}[name]
     for optimizer in ("adam", "sgd"):
-        make = getattr(many_classes, maker)
+        make = getattr(output_layers, maker)
         make(batch=16, classes=64, labels="zipf", optimizer=optimizer, **options)(2)
 
 

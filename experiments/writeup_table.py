@@ -1,6 +1,6 @@
 """The write-up's table beside ours, as the documents show it.
 
-    python docs/writeup_table.py
+    python experiments/writeup_table.py
 
 It prints the table and draws results/writeup/heads.png, from
 results/writeup/comparison.json, which `python -m pipelines.run

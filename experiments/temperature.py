@@ -1,6 +1,6 @@
-"""The figures of temperature.md.
+"""The figures of docs/temperature.md.
 
-    python docs/temperature.py
+    python experiments/temperature.py
 
 It prints the tables, from results/temperature/comparison.json, which `python -m
 pipelines.run experiments/temperature.yaml` wrote, and measures the estimators of
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasoft import ops
 from pipelines.figures import name_of_temperature, temperatures
 from pipelines.metrics import percent
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow and Keras after pipelines, which sets them up.
 import tensorflow as tf  # isort: skip
+from kerasoft import ops  # isort: skip
 
 RESULTS = Path(__file__).parents[1] / "results" / "temperature"
 HEADS = ("gumbel_softmax", "log_gumbel_softmax")

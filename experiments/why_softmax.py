@@ -1,6 +1,6 @@
-"""The figures of why-softmax-scored-8-percent.md.
+"""The figures of docs/why-softmax-scored-8-percent.md.
 
-    python docs/why_softmax.py
+    python experiments/why_softmax.py
 
 It writes results/why-softmax/: `figures.json` with every number of the text, and the
 plot of the gradients over training. Those are measured on CIFAR-100, or where it is not
@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-import keras
 import matplotlib.figure
 import numpy as np
 
-from kerasoft import heads, losses, ops
 from pipelines import batching, datasets, train
 from pipelines.config import Config, command, parse
 from pipelines.provenance import provenance
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow and Keras after pipelines, which sets them up.
 import tensorflow as tf  # isort: skip
+import keras  # isort: skip
+from kerasoft import heads, losses, ops  # isort: skip
 
 LOGITS = (13.0, 8.0, 2.0)
 TEMPERATURES = (0.5, 1.0, 3.0)
@@ -218,14 +218,14 @@ def plot(curves: dict) -> matplotlib.figure.Figure:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = jsonargparse.ArgumentParser(
-        prog="python docs/why_softmax.py", exit_on_error=False
+        prog="python experiments/why_softmax.py", exit_on_error=False
     )
     parser.add_argument("--epochs", type=int, default=2, help="Of each training.")
     parser.add_argument("--out", type=Path, default="results/why-softmax")
     given = parse(parser, argv)
     source = provenance()
     made = {
-        "made_by": f"python docs/why_softmax.py --epochs {given.epochs}",
+        "made_by": f"python experiments/why_softmax.py --epochs {given.epochs}",
         **{key: source[key] for key in ("commit", "device", "versions")},
         "floors": floors(),
         "example": example(),

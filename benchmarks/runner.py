@@ -1,0 +1,171 @@
+"""What every benchmark goes through: its options, its result, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import matplotlib.figure
+
+from pipelines import config
+from pipelines.provenance import provenance
+from pipelines.run import all_cores
+
+
+def command(
+    name: str,
+    measured: Callable[..., dict],
+    page: Callable[[dict], Sequence[str]],
+    plot: Callable[[dict], matplotlib.figure.Figure],
+) -> Callable:
+    """Makes the command of a benchmark.
+
+    Args:
+        name: Of its module, and of the files that it writes.
+        measured: Measures. Its parameters are the command's options, and what it
+            returns is added to the result.
+        page: From the result to its page in Markdown, as `markdown` takes it.
+        plot: From the result to the figure.
+    """
+
+    @config.command
+    def main(argv: Sequence[str] | None = None) -> int:
+        options = parser(name, measured)
+        given = config.parse(options, argv)
+        result = begun(options, given)
+        folder = given.pop("out")
+        result |= measured(**given.as_dict())
+        publish(folder, name, result, markdown(result, page(result)), plot(result))
+        return 0
+
+    return main
+
+
+def parser(name: str, measured: Callable[..., dict]) -> jsonargparse.ArgumentParser:
+    """A parser of a benchmark's options, which are the parameters of a function."""
+    options = jsonargparse.ArgumentParser(
+        prog=f"python -m benchmarks.{name}", exit_on_error=False
+    )
+    options.add_function_arguments(measured)
+    options.add_argument("--out", type=Path, default="results/benchmarks")
+    return options
+
+
+def begun(parser: jsonargparse.ArgumentParser, given: jsonargparse.Namespace) -> dict:
+    """What a result begins with: its command, with options, and the idle machine."""
+    options, usual = (
+        json.loads(json.dumps(space.as_dict(), default=str))
+        for space in (given, parser.get_defaults())
+    )
+    del options["out"]
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in options.items()}
+    told = [
+        f"--{name} {shlex.quote(words[name])}"
+        for name in options
+        if options[name] != usual[name]
+    ]
+    return {"made_by": " ".join([parser.prog, *told]), "machine": machine(), **options}
+
+
+def machine() -> dict:
+    """The machine and the versions that times belong to."""
+    source = provenance()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
+    others = [name for name in ("torch", "onnxruntime") if find_spec(name)]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": len(all_cores()),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": source["versions"] | {name: version(name) for name in others},
+        "commit": source["commit"],
+        "device": source["device"],
+    }
+
+
+def publish(
+    folder: Path, name: str, result: dict, markdown: str, plot: matplotlib.figure.Figure
+):
+    """Writes a result as JSON, Markdown and plot, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {
+        "json": lambda path: path.write_text(json.dumps(result, indent=1) + "\n"),
+        "md": lambda path: path.write_text(markdown, "utf-8"),
+        "png": lambda path: plot.savefig(
+            path, dpi=120, format="png", metadata={"Software": None}
+        ),
+    }
+    for suffix, write in writers.items():
+        partial = folder / f".{name}.{suffix}.partial"
+        write(partial)
+        partial.replace(folder / f"{name}.{suffix}")
+    print(f"next: read {folder / name}.md")
+
+
+def markdown(result: dict, page: Sequence[str]) -> str:
+    """The text of a page.
+
+    Args:
+        result: Its command and machine are put before the page's conditions.
+        page: The title, the conditions of the measurement, then further paragraphs.
+    """
+    machine, (title, conditions, *paragraphs) = result["machine"], page
+    versions = ", ".join(f"{k} {v}" for k, v in machine["versions"].items())
+    source = (
+        f"`{result['made_by']}`, on {machine['cores']} cores of "
+        f"{machine['processor']}; {versions}; commit {machine['commit']}; load before "
+        f"the first measurement {machine['load_before']}."
+    )
+    return "\n\n".join([title, f"{source} {conditions}", *paragraphs]) + "\n"
+
+
+def table(
+    rows: Iterable[Mapping[str, object]], *words: str, names: Sequence[str] = ()
+) -> str:
+    """A table in Markdown.
+
+    Args:
+        rows: Of each, the cells by column.
+        *words: The columns of words, set to the left, if not the first column alone;
+            numbers are set to the right.
+        names: What the columns are called, if not by their keys.
+    """
+    rows = list(rows)
+    keys = list(rows[0])
+    rule = "|".join("---" if key in (words or keys[:1]) else "---:" for key in keys)
+    header, *cells = (
+        f"| {' | '.join(map(str, line))} |"
+        for line in [names or keys, *(row.values() for row in rows)]
+    )
+    return "\n".join([header.replace("|  |", "| |"), f"|{rule}|", *cells])
+
+
+def times_by_classes(rows: Iterable[dict], key: str, ratio: str) -> list[dict]:
+    """Of each name, milliseconds by the number of classes, with a ratio in brackets."""
+    return [
+        {"": name}
+        | {
+            f"{row['classes']:,}": f"{1000 * row['seconds']:.3g} ({row[ratio]:.2f})"
+            for row in found
+        }
+        for name, found in by(key, rows).items()
+    ]
+
+
+def by(key: str, rows: Iterable[dict]) -> dict[Any, list[dict]]:
+    """Rows by their value of a key, in the order in which the values occur."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
