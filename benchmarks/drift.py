@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import plots, runner
-from pipelines.figures import COLOURS
+from pipelines.plots import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip

@@ -21,7 +21,7 @@ from benchmarks import measure, plots, runner
 from benchmarks.sides import Calls, repeated
 from pipelines import batching
 from pipelines.config import Config
-from pipelines.figures import COLOURS
+from pipelines.plots import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip

@@ -20,7 +20,7 @@ import matplotlib.patches
 
 from benchmarks import plots, runner, serving, train_step
 from benchmarks.sides import Calls, written
-from pipelines.figures import COLOURS
+from pipelines.plots import COLOURS
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip

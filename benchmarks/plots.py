@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.runner import by
-from pipelines.figures import COLOURS, STYLES
+from pipelines.draw_png import STYLES
+from pipelines.plots import COLOURS
 
 GREY = COLOURS[7]
 

@@ -16,6 +16,7 @@ import jsonargparse
 import matplotlib.figure
 
 from pipelines import config
+from pipelines.commands import command as ending
 from pipelines.provenance import provenance
 from pipelines.run import all_cores
 
@@ -36,7 +37,7 @@ def command(
         plot: From the result to the figure.
     """
 
-    @config.command
+    @ending
     def main(argv: Sequence[str] | None = None) -> int:
         options = parser(name, measured)
         given = config.parse(options, argv)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmarks import plots, runner
 from benchmarks.sides import written
-from pipelines import batching, run, runs, saved_model, train
+from pipelines import batching, run, run_folder, train
 from pipelines.config import Config
-from pipelines.figures import COLOURS
+from pipelines.plots import COLOURS
 
 SIDES = {
     "Keras": "benchmarks.speedrun:ours",
@@ -45,11 +45,11 @@ def ours(config: dict) -> Callable[[str], None]:
 
     def trained(out: str):
         with tempfile.TemporaryDirectory() as folder:
-            work = Path(folder) / saved_model.EXTRA
+            work = Path(folder) / run_folder.EXTRA
             started = time.perf_counter()
             model, _ = train.fit(read, dataset, work, verbose=0)
             seconds = time.perf_counter() - started
-            history = runs.read_history(Path(folder))
+            history = run_folder.read_history(Path(folder))
         served = train.serving_copy(read, dataset, model)
         classes = len(dataset.class_names)
         _, accuracy = served.evaluate(

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.figures import name_of_temperature, temperatures
+from pipelines.comparison import Comparison, Row, read
 from pipelines.metrics import percent
+from pipelines.plots import name_of_temperature, temperatures
 
 # TensorFlow and Keras after pipelines, which sets them up.
 import tensorflow as tf  # isort: skip
@@ -28,7 +29,7 @@ CLASSES, DRAWS = 10, 50_000
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
-def table(comparison: dict, loss: str, samples: bool) -> str:
+def table(comparison: Comparison, loss: str, samples: bool) -> str:
     """Accuracy, NLL and ECE of both heads by temperature.
 
     Args:
@@ -36,13 +37,12 @@ def table(comparison: dict, loss: str, samples: bool) -> str:
         loss: `matched` or `as_logits`.
         samples: Whether the probabilities are means over noisy draws.
     """
-    (part,) = comparison["tables"]
+    (part,) = comparison.tables
     rows = {}
-    for row in part["rows"]:
-        config = part["runs"][row["run"]]["config"]
-        if config["loss"] == loss and bool(row["samples"]) == samples:
-            name = name_of_temperature(part["runs"][row["run"]])
-            rows[config["head"], name] = row
+    for row in part.rows:
+        run = part.runs[row.run]
+        if run.config.loss == loss and bool(row.samples) == samples:
+            rows[run.config.head, name_of_temperature(run)] = row
     head = [f"{metric}, {name}" for name in ("Gumbel", "log-Gumbel") for metric in
             ("accuracy", "NLL", "ECE")]  # fmt: skip
     lines = [
@@ -61,12 +61,12 @@ def table(comparison: dict, loss: str, samples: bool) -> str:
     return "\n".join(lines)
 
 
-def number(row: dict, metric: str) -> str:
+def number(row: Row, metric: str) -> str:
     """A metric of a row, with half the width of its interval."""
-    value = row["metrics"][metric]
+    value = row.as_is.metrics[metric]
     if metric == "ece":
         return f"{value:.3f}"
-    low, high = row["intervals"][metric]
+    low, high = row.as_is.intervals[metric]
     if metric == "accuracy":
         return f"{percent(value).removesuffix(' %')} ± {50 * (high - low):.2f} %"
     return f"{value:.3f} ± {(high - low) / 2:.3f}"
@@ -131,7 +131,7 @@ if __name__ == "__main__":
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=1) + "\n"
     (RESULTS / "estimators.json").write_text(text, "utf-8")
-    compared = json.loads((RESULTS / "comparison.json").read_text("utf-8"))
+    compared = read(RESULTS).comparison
     for loss, samples in (("matched", False), ("matched", True), ("as_logits", False)):
         print(table(compared, loss, samples), end="\n\n")
     print(table_of_estimators(measured))

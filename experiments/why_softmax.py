@@ -20,7 +20,8 @@ import matplotlib.figure
 import numpy as np
 
 from pipelines import batching, datasets, train
-from pipelines.config import Config, command, parse
+from pipelines.commands import command
+from pipelines.config import Config, parse
 from pipelines.provenance import provenance
 
 # TensorFlow and Keras after pipelines, which sets them up.

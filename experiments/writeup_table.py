@@ -7,17 +7,17 @@ results/writeup/comparison.json, which `python -m pipelines.run
 experiments/writeup.yaml` wrote.
 """
 
-import json
+import dataclasses
 import statistics
 from pathlib import Path
 
 import matplotlib.figure
 
-from pipelines.figures import COLOURS
+from pipelines.comparison import Comparison, Row, Trained, read
 from pipelines.metrics import percent
+from pipelines.plots import COLOURS
 
-RESULTS = Path(__file__).parents[1] / "results" / "writeup" / "comparison.json"
-LOSS = ("loss", "seed")
+RESULTS = Path(__file__).parents[1] / "results" / "writeup"
 
 
 def reported(value) -> str:
@@ -27,32 +27,32 @@ def reported(value) -> str:
     return "" if value is None else f"{100 * value:.4g} %"
 
 
-def rows_of(comparison: dict) -> list[tuple[dict, dict, list[float]]]:
+def rows_of(comparison: Comparison) -> list[tuple[Trained, Row, list[float]]]:
     """Of each of the write-up's rows: our run, its row, the accuracies if matched."""
     rows = [
-        (entry["runs"][row["run"]], row)
-        for entry in comparison["tables"]
-        for row in entry["rows"]
-        if not row["samples"]
+        (entry.runs[row.run], row)
+        for entry in comparison.tables
+        for row in entry.rows
+        if not row.samples
     ]
 
     def alike(config):
-        return {name: value for name, value in config.items() if name not in LOSS}
+        return dataclasses.replace(config, loss="matched", seed=0)
 
     found = []
     for run, row in rows:
-        if run["reported"]:
+        if run.reported:
             matched = [
-                other["metrics"]["accuracy"]
+                other.accuracy
                 for partner, other in rows
-                if partner["config"]["loss"] == "matched"
-                and alike(partner["config"]) == alike(run["config"])
+                if partner.config.loss == "matched"
+                and alike(partner.config) == alike(run.config)
             ]
             found.append((run, row, matched))
     return found
 
 
-def table(comparison: dict) -> str:
+def table(comparison: Comparison) -> str:
     """A row for each of the write-up's: its accuracy, ours, ours with matched loss."""
     lines = [
         "| head | reported | ours, as logits | F1 reported | ours | ours, matched |",
@@ -63,33 +63,33 @@ def table(comparison: dict) -> str:
         if len(matched) > 1:
             deviation = 100 * statistics.stdev(matched)
             words = f"{words.removesuffix(' %')} ± {deviation:.2f} %"
-        low, high = row["intervals"]["accuracy"]
-        f1 = run["reported"].get("f1", "")
+        low, high = row.as_is.intervals["accuracy"]
+        figures = run.reported or {}
+        f1 = figures.get("f1", "")
         cells = [
-            run["reported"]["row"],
-            reported(run["reported"].get("accuracy")),
-            f"{percent(row['metrics']['accuracy'])} "
-            f"({100 * low:.2f} to {100 * high:.2f})",
+            figures["row"],
+            reported(figures.get("accuracy")),
+            f"{percent(row.accuracy)} ({100 * low:.2f} to {100 * high:.2f})",
             f1 if isinstance(f1, str) else f"{f1:g}",
-            f"{row['metrics']['f1']:.4f}",
+            f"{row.as_is.metrics['f1']:.4f}",
             words,
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def plot(comparison: dict) -> matplotlib.figure.Figure:
+def plot(comparison: Comparison) -> matplotlib.figure.Figure:
     """Accuracies of the heads over 100 classes, with either loss."""
     made = matplotlib.figure.Figure((8, 3.6), layout="constrained")
     axes = made.subplots()
     rows = [
-        (run["reported"]["row"].replace(" (sic)", ""), row, matched)
+        ((run.reported or {})["row"].replace(" (sic)", ""), row, matched)
         for run, row, matched in rows_of(comparison)
-        if run["config"]["label"] == "fine" and run["config"]["backbone"] == "resnet12"
+        if run.config.label == "fine" and run.config.backbone == "resnet12"
     ]
     rows.sort(key=lambda row: statistics.fmean(row[2]))
     for place, (_, row, matched) in enumerate(rows):
-        taken = 100 * row["metrics"]["accuracy"]
+        taken = 100 * row.accuracy
         right = 100 * statistics.fmean(matched)
         axes.plot((taken, right), (place, place), color=COLOURS[7], lw=1, zorder=1)
         axes.plot([taken], [place], "x", color=COLOURS[3], ms=7, mew=2)
@@ -106,7 +106,7 @@ def plot(comparison: dict) -> matplotlib.figure.Figure:
 
 
 if __name__ == "__main__":
-    found = json.loads(RESULTS.read_text("utf-8"))
+    found = read(RESULTS).comparison
     print(table(found))
     options = {"dpi": 120, "metadata": {"Software": None}}
-    plot(found).savefig(RESULTS.with_name("heads.png"), **options)
+    plot(found).savefig(RESULTS / "heads.png", **options)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
+from pipelines.comparison import read
+
 
 def script(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -93,8 +95,7 @@ def test_the_gradient_is_followed_through_training(why, figures):
 @pytest.fixture(scope="module")
 def writeup(pytestconfig):
     """The comparison of the write-up's rows."""
-    path = pytestconfig.rootpath / "results" / "writeup" / "comparison.json"
-    return json.loads(path.read_text("utf-8"))
+    return read(pytestconfig.rootpath / "results" / "writeup").comparison
 
 
 @pytest.mark.parametrize("file", ["README.md", "docs/why-softmax-scored-8-percent.md"])
@@ -111,12 +112,12 @@ def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert 5 < len(names) == len(set(names)) <= 10
     for run, row, matched in made.rows_of(writeup):
-        name = run["reported"]["row"].replace(" (sic)", "")
+        name = run.reported["row"].replace(" (sic)", "")
         if name in names:
             place = names.index(name)
             lines = [x for x in axes.lines if place in list(x.get_ydata())]
             drawn = [line.get_xdata()[0] for line in lines]
-            assert 100 * row["metrics"]["accuracy"] in drawn
+            assert 100 * row.accuracy in drawn
             assert 100 * np.mean(matched) == pytest.approx(drawn[-1])
 
 
@@ -139,7 +140,7 @@ def temperature(pytestconfig):
     """The document on temperature, its script, and the comparison that it is about."""
     root = pytestconfig.rootpath
     made = script(root / "experiments" / "temperature.py")
-    compared = json.loads((made.RESULTS / "comparison.json").read_text("utf-8"))
+    compared = read(made.RESULTS).comparison
     return (root / "docs" / "temperature.md").read_text("utf-8"), made, compared
 
 
@@ -165,14 +166,14 @@ def test_the_document_on_temperature_shows_the_estimators(temperature):
 
 def test_accuracy_has_a_hill_over_temperature(temperature):
     _, made, compared = temperature
-    (table,) = compared["tables"]
+    (table,) = compared.tables
     for head in made.HEADS:
         by = {
-            config["temperature"]: row["metrics"]["accuracy"]
-            for row in table["rows"]
-            for config in [table["runs"][row["run"]]["config"]]
-            if config["head"] == head and config["loss"] == "matched"
-            if not row["samples"] and isinstance(config["temperature"], float)
+            config.temperature: row.accuracy
+            for row in table.rows
+            for config in [table.runs[row.run].config]
+            if config.head == head and config.loss == "matched"
+            if not row.samples and isinstance(config.temperature, float)
         }
         assert by[0.25] < by[0.5] < by[1.0]
         assert by[10.0] < by[5.0] < max(by[2.0], by[3.0])
@@ -182,14 +183,14 @@ def test_accuracy_has_a_hill_over_temperature(temperature):
 def test_the_results_are_what_the_explanation_stands_on(writeup):
     def accuracies(head, loss):
         return [
-            row["metrics"]["accuracy"]
-            for table in writeup["tables"]
-            if table["dataset"]["label"] == "fine"
-            for row in table["rows"]
-            if not row["samples"]
-            and table["runs"][row["run"]]["config"]["head"] == head
-            and table["runs"][row["run"]]["config"]["loss"] == loss
-            and table["runs"][row["run"]]["config"]["backbone"] == "resnet12"
+            row.accuracy
+            for table in writeup.tables
+            if table.dataset.label == "fine"
+            for row in table.rows
+            for config in [table.runs[row.run].config]
+            if not row.samples
+            and (config.head, config.loss) == (head, loss)
+            and config.backbone == "resnet12"
         ]
 
     (mistake,) = accuracies("softmax", "as_logits")
@@ -349,15 +350,14 @@ def test_the_document_on_many_classes_shows_the_next_word(pytestconfig):
 def test_the_document_on_many_classes_shows_what_z_could_have_been(pytestconfig):
     root = pytestconfig.rootpath
     text = (root / "docs" / "many-classes.md").read_text("utf-8")
-    kept = json.loads((root / "results" / "z" / "comparison.json").read_text("utf-8"))
-    (table,) = kept["tables"]
+    (table,) = read(root / "results" / "z").comparison.tables
     heads = {}
-    for group in table["seeds"]:
-        head = table["runs"][group["runs"][0]]["config"]["head"]
-        assert len(group["runs"]) == 3
-        shown = [group["metrics"][name] for name in ("accuracy", "top5")]
-        words = (f"{100 * x['mean']:.2f} ± {100 * x['std']:.2f} %" for x in shown)
-        scaled = (f"{group['calibrated'][name]['mean']:.3f}" for name in ("nll", "ece"))
+    for group in table.groups:
+        head = table.runs[group.runs[0]].config.head
+        assert len(group.runs) == 3
+        shown = [group.as_is[name] for name in ("accuracy", "top5")]
+        words = (f"{100 * x.mean:.2f} ± {100 * x.std:.2f} %" for x in shown)
+        scaled = (f"{group.scaled[name].mean:.3f}" for name in ("nll", "ece"))
         heads[head] = f"| {head} | {' | '.join((*words, *scaled))} |"
     assert set(heads) == {"log_softmax", "z_loss", "spherical_softmax"}
     for line in heads.values():
