@@ -296,16 +296,16 @@ class _ConfigFile(
 
 def parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
     """A parser of the config's options, from flags and from YAML."""
-    made = jsonargparse.ArgumentParser(
+    options = jsonargparse.ArgumentParser(
         prog=f"python -m pipelines.{prog}",
         description=description,
         exit_on_error=False,
     )
-    made.add_argument(
+    options.add_argument(
         "--config", action=_ConfigFile, help="A YAML file of these options."
     )
-    made.add_class_arguments(Config)
-    return made
+    options.add_class_arguments(Config)
+    return options
 
 
 def parse(

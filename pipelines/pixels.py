@@ -70,11 +70,11 @@ def resize(images, size: int):
     images = tf.convert_to_tensor(images)
 
     def resized():
-        made = tf.image.resize(images, (size, size), antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(made), 0, 255), tf.uint8)
+        scaled = tf.image.resize(images, (size, size), antialias=True)
+        return tf.cast(tf.clip_by_value(tf.round(scaled), 0, 255), tf.uint8)
 
     # Resizing to the same size changes nothing, and takes a fifth of a serving call.
     same = tf.reduce_all(tf.shape(images)[-3:-1] == size)
     *some, _, _, channels = images.shape
-    made = tf.cond(same, lambda: images, resized)
-    return tf.ensure_shape(made, (*some, size, size, channels))
+    pixels = tf.cond(same, lambda: images, resized)
+    return tf.ensure_shape(pixels, (*some, size, size, channels))

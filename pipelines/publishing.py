@@ -62,6 +62,19 @@ def claim(target: Path, role: str = "") -> Iterator[None]:
             raise
 
 
+def tidy(target: Path) -> bool:
+    """Ends what a kill left of a folder, unless another process is at work there.
+
+    Returns:
+        Whether the folder was whole, and only had to be put into its place.
+    """
+    whole = (finished(target) / "new").exists()
+    if finished(target).exists() or _beside(target, "lock").exists():
+        with contextlib.suppress(InputError), claim(target):
+            return whole
+    return False
+
+
 def is_claimed(target: Path) -> bool:
     """Whether a process writes a folder now."""
     path = _beside(target, "lock")

@@ -63,7 +63,7 @@ class Search:
 
 def space(search: Search) -> keras_tuner.HyperParameters:
     """What the trials of a search may vary."""
-    made = keras_tuner.HyperParameters()
+    values = keras_tuner.HyperParameters()
     size = {
         "min_value": search.lowest,
         "max_value": search.highest,
@@ -71,16 +71,16 @@ def space(search: Search) -> keras_tuner.HyperParameters:
     }
     if search.search == "schedule":
         # jang is exponential in steps: nothing that a search would tell apart.
-        made.Choice("kind", ["linear", "exponential", "cosine"])
-        made.Float("start", **size)
-        made.Float("end", **size)
+        values.Choice("kind", ["linear", "exponential", "cosine"])
+        values.Float("start", **size)
+        values.Float("end", **size)
     else:
-        made.Float("temperature", **size)
+        values.Float("temperature", **size)
     if search.both_signs:
-        made.Choice("sign", [1, -1])
+        values.Choice("sign", [1, -1])
     if search.search == "learning_rate":
-        made.Float("learning_rate", *LEARNING_RATES, sampling="log")
-    return made
+        values.Float("learning_rate", *LEARNING_RATES, sampling="log")
+    return values
 
 
 def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:

@@ -11,10 +11,10 @@ from pipelines.run_folder import Run
 
 def headings(runs: Sequence[Run]) -> list[str]:
     """The runs' titles; those of the same config are told apart by their names."""
-    made = titles([run.config for run in runs])
+    found = titles([run.config for run in runs])
     return [
-        title if made.count(title) == 1 else f"{title}, {run.name}"
-        for run, title in zip(runs, made, strict=True)
+        title if found.count(title) == 1 else f"{title}, {run.name}"
+        for run, title in zip(runs, found, strict=True)
     ]
 
 

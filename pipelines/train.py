@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
 import shutil
 import sys
 import time
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
@@ -39,6 +36,7 @@ from pipelines.config import (
 )
 from pipelines.errors import InputError, one_line
 from pipelines.metrics import classification
+from pipelines.progress import Progress, last_loss, trim
 from pipelines.provenance import provenance
 
 STRATEGIES = {
@@ -73,13 +71,14 @@ def train(
     config.check_backbone()
     config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
+    if publishing.tidy(path) and resume:
+        return path
     run_folder.check_free(path, config, resume, overwrite)
     dataset = load_data(config)
     with publishing.claim(path):
         # Again, for another process may have come in between.
-        if not (resume and path.exists() and not run_folder.is_stopped(path)):
-            run_folder.check_free(path, config, resume, overwrite)
-            _train(config, dataset, path, overwrite)
+        run_folder.check_free(path, config, resume, overwrite)
+        _train(config, dataset, path, overwrite)
     return path
 
 
@@ -103,7 +102,7 @@ def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
     (predicted,) = saved_model.ask(serve, dataset.test.images, "class")
     (new / run_folder.EXTRA).mkdir()
     served.save(new / run_folder.EXTRA / run_folder.MODEL)
-    made = provenance()
+    source = provenance()
     record = run_folder.Record(
         config=config,
         metrics=classification(predicted, dataset.test.labels),
@@ -120,9 +119,9 @@ def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
         policy=model.dtype_policy.name,
         wall_seconds=round(time.monotonic() - started, 1),
         resumed_at_epoch=first_epoch,
-        versions=made["versions"],
-        commit=made["commit"],
-        device=run_folder.Device(**made["device"]),
+        versions=source["versions"],
+        commit=source["commit"],
+        device=run_folder.Device(**source["device"]),
     )
     run_folder.collect(path, record)
 
@@ -158,7 +157,7 @@ def fit(
     progress = Progress(work / run_folder.STATE, model)
     first_epoch = progress.restore()
     history = work / run_folder.HISTORY
-    _trim(history, first_epoch)
+    trim(history, first_epoch)
     logs = work / run_folder.TENSORBOARD
     with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
         hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
@@ -179,7 +178,7 @@ def fit(
             progress,
         ],
     )
-    if not math.isfinite(_last_loss(history)):
+    if not math.isfinite(last_loss(history)):
         rate = batching.pace(dataset.train, config).learning_rate
         raise FloatingPointError(
             "The training loss is not finite any more, and nothing was kept; the usual "
@@ -306,46 +305,6 @@ def dtype_policy(precision: str) -> str:
     return "mixed_bfloat16" if bfloat16 else "float32"
 
 
-class Progress(keras.callbacks.Callback):
-    """Keeps the state of the last epoch: weights, optimiser, and random generators.
-
-    `keras.callbacks.BackupAndRestore` leaves out the generators of noise, without
-    which a resumed run is another run. TensorFlow's checkpoints cannot be read from a
-    path with brackets.
-    """
-
-    def __init__(self, file: Path, model: keras.Model):
-        super().__init__()
-        self.file = file
-        self.epochs = 0
-        # In their order, for names are counted through a process.
-        known = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
-        self.state = list(known.values())
-
-    def restore(self) -> int:
-        """Restores the state, if there is one. Returns the number of epochs done."""
-        if self.file.exists():
-            try:
-                with np.load(self.file) as kept:
-                    for number, variable in enumerate(self.state):
-                        variable.assign(kept[str(number)])
-                    self.epochs = int(kept["epochs"])
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-                raise InputError(
-                    f"The stopped run in {self.file.parent} is damaged "
-                    f"({one_line(error)}); --overwrite starts anew."
-                ) from error
-        return self.epochs
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs = epoch + 1
-        partial = self.file.with_suffix(".partial")
-        values = {str(i): variable.numpy() for i, variable in enumerate(self.state)}
-        with partial.open("wb") as file:
-            np.savez(file, epochs=self.epochs, **values)
-        partial.replace(self.file)
-
-
 def serving_copy(
     config: Config, dataset: datasets.Data, model: keras.Model
 ) -> keras.Model:
@@ -357,20 +316,6 @@ def serving_copy(
     if isinstance(head, heads.GumbelHead):
         heads.find(copy).step.assign(head.step)
     return copy
-
-
-def _trim(history: Path, epochs: int):
-    """Drops the rows of an epoch that was logged but not kept."""
-    if history.exists():
-        lines = history.read_bytes().splitlines(keepends=True)
-        partial = history.with_suffix(".partial")
-        partial.write_bytes(b"".join(lines[: epochs + 1] if epochs else []))
-        partial.replace(history)
-
-
-def _last_loss(history: Path) -> float:
-    with history.open(encoding="utf-8") as file:
-        return float(list(csv.DictReader(file))[-1]["loss"])
 
 
 def _plain(value):

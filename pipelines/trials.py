@@ -68,8 +68,8 @@ def line(objective: str, row: Mapping[str, Any] | None = None) -> str:
 
 def plot(rows: Sequence[dict], search: Search, best: dict) -> matplotlib.figure.Figure:
     """The objective against the temperature, each trial by itself."""
-    made = matplotlib.figure.Figure((8, 4.5), layout="constrained")
-    axes = made.subplots()
+    figure = matplotlib.figure.Figure((8, 4.5), layout="constrained")
+    axes = figure.subplots()
     kinds = sorted({row["kind"] for row in rows})
     for row in rows:
         colour = COLOURS[kinds.index(row["kind"])]
@@ -99,7 +99,7 @@ def plot(rows: Sequence[dict], search: Search, best: dict) -> matplotlib.figure.
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return made
+    return figure
 
 
 def report(
