@@ -375,6 +375,23 @@ def test_the_markdown_shows_ours_beside_the_reported(compared):
     assert "`the command`" in text
 
 
+def test_names_are_shown_as_they_are_in_markdown_and_csv(compared, tmp_path):
+    results, _ = compared
+    (table,) = results.comparison.tables
+    hostile = "<img src=x>|a\nb"
+    dataset = dataclasses.replace(table.dataset, name=hostile)
+    names = ["=1+1", "-2", "@x"]
+    table = dataclasses.replace(table, dataset=dataset, class_names=names)
+    changed = dataclasses.replace(results.comparison, tables=[table])
+    results = results._replace(comparison=changed)
+    text = report.markdown(results)
+    assert "&lt;img src=x&gt;\\|a b, 3 classes" in text
+    assert "<img" not in text
+    report.write(results, tmp_path)
+    shown = {row["class"] for row in rows_of(tmp_path, "classes.csv")}
+    assert shown == {"'=1+1", "'-2", "'@x"}
+
+
 def table_of_temperatures():
     """Two heads at some temperatures, one of them judged by samples too."""
     temperatures = [3.0, -1.5, 10.0, None, "learned"]

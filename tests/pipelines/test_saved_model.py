@@ -1,4 +1,6 @@
 import dataclasses
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +88,31 @@ def test_images_of_any_size_are_served(run):
     for height, width in ((16, 16), (7, 300), (100, 20)):
         answer = serve(images=tf.zeros((2, height, width, 3), tf.uint8))
         assert answer["probabilities"].shape == (2, 3)
+
+
+def test_any_names_and_any_path_are_served(tiny, loaded, tmp_path):
+    names = ["a\nb\r", "c\u2028d", "e\\nf"]
+    loaded = dataclasses.replace(loaded, class_names=names)
+    folder = tmp_path / "x [y]*" / "a\\b\nc"
+    folder.mkdir(parents=True)
+    model = train.build(tiny, loaded, "float32")
+    saved_model.export(model, names, folder / "run", scratch=folder)
+    serve, found = saved_model.load(folder / "run")
+    assert found == names
+    answer = serve(images=IMAGES)
+    named = [name.decode() for name in answer["class_name"].numpy()]
+    assert named == [names[i] for i in answer["class"].numpy()]
+
+
+@pytest.mark.parametrize("file", ["saved_model.pb", "assets/class_names.txt"])
+@pytest.mark.parametrize("bytes_left", [0, 10])
+def test_a_damaged_run_is_refused_in_one_line(run, tmp_path, file, bytes_left):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    os.truncate(copy / file, bytes_left)
+    with pytest.raises(InputError, match="is damaged") as refused:
+        saved_model.load(copy)
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_no_run_is_refused(tmp_path):
