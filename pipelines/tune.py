@@ -8,12 +8,14 @@ machines, see docs/many-machines.md.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from pipelines.config import (
     parse,
     parser,
 )
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
 from pipelines.search import Search, config_of_trial, oracle_of
 from pipelines.typed_json import write_text
@@ -76,7 +78,7 @@ class Tuner(keras_tuner.Tuner):
             return dict.fromkeys(METRICS, math.nan)  # which fails the trial
         model = train.serving_copy(config, self.data, model)
         found = judge(model, self.data)
-        (work / run_folder.STATE).unlink()
+        (work / run_folder.STATE).unlink(missing_ok=True)
         return found
 
     def on_trial_end(self, trial):
@@ -128,15 +130,20 @@ def tune(
     dataset = None if role() == CHIEF else train.load_data(base)
     if dataset:
         check(base, search, dataset)
-    with publishing.claim(folder, role()):
+    with publishing.claim(folder, role()), contextlib.ExitStack() as stack:
         if overwrite:
             shutil.rmtree(folder, ignore_errors=True)
         describe(folder, described)
+        # Keras Tuner takes brackets in a path for a pattern: it is given another name.
+        link = Path(stack.enter_context(tempfile.TemporaryDirectory()), "search")
+        link.symlink_to(folder.resolve())
         try:
-            tuner = Tuner(base, dataset, folder, oracle=oracle_of(search, base))
-        except (json.JSONDecodeError, KeyError) as error:
+            forget_unknown(folder)
+            tuner = Tuner(base, dataset, link, oracle=oracle_of(search, base))
+        except (ValueError, LookupError, TypeError, RuntimeError) as error:
             raise InputError(
-                f"The search in {folder} is damaged: {error}. --overwrite starts anew."
+                f"The search in {folder} is damaged: {brief(error)}. --overwrite "
+                "starts anew."
             ) from error
         print(trials.line(search.objective))
         if role() in ("", CHIEF):
@@ -149,6 +156,32 @@ def tune(
         if role() in ("", CHIEF):
             return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
+
+
+def forget_unknown(folder: Path):
+    """Deletes trials that were written down just before a kill, and never begun.
+
+    A trial is known once it is in the file of the search.
+    """
+    if role() not in ("", CHIEF):
+        return
+    state = folder / "oracle.json"
+    known = (
+        json.loads(state.read_text("utf-8"))["start_order"] if state.exists() else []
+    )
+    for trial in folder.iterdir():
+        if trial.name.startswith("trial_") and trial.name[len("trial_") :] not in known:
+            shutil.rmtree(trial)
+
+
+def save_whole(path: str, content: dict) -> str:
+    """Writes a file of Keras Tuner's whole or not at all, which it does not itself."""
+    text = json.dumps(content)
+    write_text(Path(path), text)
+    return text
+
+
+keras_tuner.src.utils.save_json = save_whole
 
 
 def role() -> str:
