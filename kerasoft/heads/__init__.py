@@ -1,7 +1,7 @@
 """The softmax family as Keras layers, and the registry of their names.
 
-A head turns logits into probabilities or log-probabilities; its attribute `outputs` says
-which. `Head` documents what all heads have in common.
+A head turns logits into probabilities or log-probabilities; its attribute `outputs`
+says which. `Head` documents what all heads have in common.
 """
 
 import difflib

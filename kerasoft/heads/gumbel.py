@@ -69,8 +69,8 @@ class GumbelHead(Head):
         self.noise = noise
         self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
         self.seed_generator = SeedGenerator(self.seed)
-        # A variable, so that it works in a compiled loop of steps, with several replicas,
-        # in a checkpoint and in a SavedModel.
+        # A variable, so that it works in a compiled loop of steps, with several
+        # replicas, in a checkpoint and in a SavedModel.
         self.step = self.add_weight(
             shape=(),
             dtype="int32",

@@ -76,8 +76,8 @@ class Entmax15(SparseHead):
     entmax15(x)[i] = max(x[i] / 2 - threshold, 0) ** 2
     ```
 
-    with the threshold at which the probabilities sum to 1. They can be exactly 0; unlike
-    sparsemax's, their derivative is continuous where they become 0.
+    with the threshold at which the probabilities sum to 1. They can be exactly 0;
+    unlike sparsemax's, their derivative is continuous where they become 0.
 
     Args:
         **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.

@@ -235,7 +235,7 @@ def test_a_head_is_found_by_name_in_wrappers_and_in_models(name):
     [
         (keras.layers.Dense(3), r"Expected a head, the name.*Received: <Dense"),
         (ending_in(keras.layers.Softmax()), r"Expected a head.*Received: <Softmax"),
-        (Subclassed(heads.Softmax(), heads.LogSoftmax()), r"one head; .*there are 2"),
+        (Subclassed(heads.Softmax(), heads.LogSoftmax()), r"one head; .*which has 2"),
         (Subclassed(), r"one head; pass the head.*which has 0"),
         (None, r"Expected a head, the name.*Received: None"),
         ("sofmax", r"did you mean softmax.*Received: 'sofmax'"),
