@@ -416,8 +416,8 @@ def attached_logits(outputs: Tensor) -> Tensor:
     if logits is None:
         raise ValueError(
             "The loss of sparsemax and entmax15 needs the logits behind the head's "
-            "output, but `y_pred` is not the unmodified output of such a head. Make the
-            " "head the model's last layer, or remove it and use "
+            "output, but `y_pred` is not the unmodified output of such a head. Make "
+            "the head the model's last layer, or remove it and use "
             f"`EntmaxLoss(reads='logits')`. Received: y_pred={outputs!r}"
         )
     return logits

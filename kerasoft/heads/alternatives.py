@@ -110,8 +110,8 @@ class SphericalSoftmax(SphericalHead):
         super().__init__(axis=axis, **kwargs)
         if not epsilon > 0:
             raise ValueError(
-                "`epsilon` must be positive, because with 0 a row of logits of 0 cannot
-                " "be normalised. " f"Received: epsilon={epsilon}"
+                "`epsilon` must be positive, because otherwise logits of 0 cannot be "
+                f"normalised. Received: epsilon={epsilon}"
             )
         self.epsilon = epsilon
 

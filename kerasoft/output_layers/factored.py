@@ -161,8 +161,8 @@ class FactoredOutput(OutputLayer):
         if dim > self.num_classes:
             warnings.warn(
                 f"With {dim} features over {self.num_classes} classes, a factored "
-                "layer costs more than a dense one; use `ChunkedOutput` with this
-                head.", stacklevel=2,
+                "layer costs more than a dense one; use `ChunkedOutput` instead.",
+                stacklevel=2,
             )
 
         def factor(shape, dtype=None):
