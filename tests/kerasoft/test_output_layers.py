@@ -410,11 +410,11 @@ def test_a_label_that_is_no_class(label):
         ),
         (
             lambda: after_a_step(many("softmax"), LABELS, WEIGHTS, loss="mse"),
-            r"compiled without `loss`.*loss='mse'",
+            r"Compile a `Classifier` without `loss`.*loss='mse'",
         ),
         (
             lambda: after_a_step(many("softmax"), LABELS, WEIGHTS, metrics=["mae"]),
-            r"compiled without `metrics`.*mae",
+            r"Compile a `Classifier` without `metrics`.*mae",
         ),
     ],
 )
