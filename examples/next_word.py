@@ -1,32 +1,33 @@
-"""Next-word prediction over a real vocabulary, by several output layers.
+"""Next-word prediction over a real vocabulary, with several output layers.
 
-Nine minutes of training each on two cores of an AMD EPYC with AVX-512 (TensorFlow, one
-seed, results/next-word; before the input embedding was one that trains itself, and by
-the clock), judged on test text by exact probabilities; and the perplexity that they had
-on validation text when each had seen 819,200 examples:
+Results on test text, with exact probabilities, after nine minutes of training each, on
+two cores of an AMD EPYC with AVX-512 (TensorFlow, one seed, results/next-word). The
+last column is the perplexity on validation text after 819,200 training examples. These
+runs used an earlier version of this example, with another input embedding:
 
               examples perplexity  top 1  top 5  top 10  after 819,200 examples
     full         880,640        501   17.9   33.5    40.7                    531
     adaptive  10,151,424        264   22.4   39.1    46.3                    471
     sampled    4,581,376        324   20.9   37.4    44.4                    528
 
-In the same time, the adaptive and the sampled softmax see 12 and 5 times as many
-examples, and predict better. After the same examples they are no worse than the full
-one. The others have not been trained here yet.
+In the same time, the adaptive and the sampled softmax train on 12 and 5 times as many
+examples, and predict better. After the same number of examples they are no worse than
+the full softmax. docs/many-classes.md has results of the Z-loss.
 
 A feed-forward model (Bengio et al., 2003) reads six words and predicts the next one of
 some 105,000. Its output layer is one of:
 
 - `full`: softmax over all words, `ChunkedOutput`;
 - `adaptive`: frequent words at full width, rare ones in clusters, `AdaptiveOutput`;
-- `sampled`: trained on 8,192 words drawn by their counts, `SampledOutput`;
+- `sampled`: trained on 8,192 words sampled by their counts, `SampledOutput`;
 - `two_level`: first one of some 320 groups, then the word in it, `TwoLevelOutput`;
-- `z_loss`, `spherical` and `taylor`: other losses than softmax's, whose step costs the
+- `z_loss`, `spherical` and `taylor`: losses other than softmax's, whose step costs the
   same for any number of words, `FactoredOutput`.
 
-Each is trained for the same time, with the learning rate that did best on validation
-text in a short trial of its own. The time of a step is taken first, on an idle machine;
-a run is as many steps as make up its time, whatever else the machine does meanwhile.
+Each is trained for the same time, with the learning rate that was best on validation
+text in a short trial. The time of a step is measured first, on an idle machine. A run
+then takes as many steps as fit into its time on an idle machine, so other work on the
+machine does not change the number of steps.
 
     $ apt install dict-gcide  # 5.4 million words of dictionary prose, or take any text
     $ python examples/next_word.py --text /usr/share/dictd/gcide.dict.dz
@@ -64,17 +65,18 @@ from kerasoft.output_layers import (
 )
 
 CONTEXT, EMBEDDING, HIDDEN = 6, 64, 128
-JUDGED = (0.25, 0.5, *range(1, 1000))  # after how many minutes
+EVALUATED_AT = (0.25, 0.5, *range(1, 1000))  # minutes
 SPEED = "steps.json"
-BLOCK = 1_000  # words in a row that belong to one part of the text
+BLOCK = 1_000  # consecutive words that belong to the same part of the text
 
 
 class Output(NamedTuple):
-    """What stands over the features, and how it is trained.
+    """An output layer and how it is trained.
 
     Attributes:
-        layer: From the words' counts and a learning rate to the layer. That of a layer
-            that trains itself is its own, that of the others the optimiser's.
+        layer: A function of the words' counts and a learning rate that returns the
+            layer. Only `FactoredOutput` uses that learning rate itself; for the other
+            layers the optimiser does.
         rates: Learning rates to choose from.
         batch: Examples in a batch.
     """
@@ -126,7 +128,7 @@ OUTPUTS = {
 
 
 def words(path: Path) -> list[str]:
-    """The words of a text file, which may be compressed by gzip, in lower case."""
+    """The words of a text file, plain or gzip, in lower case."""
     raw = path.read_bytes()
     if raw[:2] == b"\x1f\x8b":
         raw = gzip.decompress(raw)
@@ -134,11 +136,11 @@ def words(path: Path) -> list[str]:
 
 
 def numbered(text: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The parts of a text as numbers of words, and how often each word is trained on.
+    """The parts of a text as word numbers, and each word's count in the training text.
 
     Every 40th block of words is validation text and the one after it test text. Number
-    0 stands for all words that are not met twice in the text trained on; the others are
-    numbered by falling frequency.
+    0 stands for all words that occur less than twice in the training text; the others
+    are numbered by decreasing frequency.
     """
     part = np.arange(len(text)) // BLOCK % 40
     places = {"validation": part == 38, "test": part == 39, "train": part < 38}
@@ -151,12 +153,12 @@ def numbered(text: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def examples(numbers: np.ndarray, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Contexts that begin at some places, and the words that follow them."""
+    """The contexts that start at given positions, and the words that follow them."""
     return numbers[where[:, None] + np.arange(CONTEXT)], numbers[where + CONTEXT]
 
 
 def model_of(name: str, counts: np.ndarray, rate: float, seed: int) -> Classifier:
-    """A model with an output layer by its name, compiled."""
+    """A compiled model with the output layer of that name."""
     keras.utils.set_random_seed(seed)
     backbone = keras.Sequential(
         [
@@ -171,15 +173,15 @@ def model_of(name: str, counts: np.ndarray, rate: float, seed: int) -> Classifie
     if isinstance(layer, FactoredOutput):
         model.compile(keras.optimizers.Adam())
         return model
-    # On TensorFlow, Adagrad updates those rows of a sampled softmax that a batch meets.
-    # Keras starts its sums of squares at 0.1, far above those of rare words.
+    # On TensorFlow, Adagrad updates only the sampled rows of a sampled softmax. Keras
+    # starts its sums of squares at 0.1, far above those of rare words.
     model.compile(
         keras.optimizers.Adagrad(rate, initial_accumulator_value=1e-8, epsilon=1e-10)
     )
     return model
 
 
-def judged(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, float]:
+def evaluated(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, float]:
     """Accuracies on `count` examples, and perplexity where there are probabilities."""
     where = np.linspace(0, len(numbers) - CONTEXT - 1, count, dtype=int)
     x, y = examples(numbers, np.unique(where))
@@ -193,7 +195,7 @@ def judged(model: Classifier, numbers: np.ndarray, count: int) -> dict[str, floa
 
 
 def batches(train: np.ndarray, batch: int, seed: int) -> Iterator[tuple]:
-    """Contexts and their next words, in batches without end, shuffled."""
+    """An endless stream of shuffled batches of contexts and their next words."""
     draws = np.random.default_rng(seed)
     while True:
         order = draws.permutation(len(train) - CONTEXT)
@@ -204,11 +206,11 @@ def batches(train: np.ndarray, batch: int, seed: int) -> Iterator[tuple]:
 def seconds_per_step(
     name: str, parts: dict, counts: np.ndarray, seconds: float
 ) -> float:
-    """How long a step of training takes, the mean over some time."""
+    """The mean time of a training step, measured for some seconds."""
     output = OUTPUTS[name]
     model = model_of(name, counts, output.rates[0], 0)
     drawn = batches(parts["train"], output.batch, 0)
-    for _ in range(3):  # the first compiles
+    for _ in range(3):  # the first step compiles
         model.train_on_batch(*next(drawn))
     started, steps = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -220,24 +222,24 @@ def seconds_per_step(
 def trained(
     model: Classifier, parts: dict, minutes: float, step: float, batch: int, seed: int
 ) -> list[dict]:
-    """Trains for as many steps as take some time, and judges on validation text.
+    """Trains a model and evaluates it on validation text at some times.
 
     Args:
-        model: What to train.
-        parts: The text.
-        minutes: How long.
+        model: The model.
+        parts: The parts of the text.
+        minutes: The time of training, which gives the number of steps.
         step: Seconds that a step takes.
         batch: Examples in a batch.
-        seed: Of the order.
+        seed: The seed of the order of examples.
     """
     drawn = batches(parts["train"], batch, seed)
     curve, steps = [], 0
-    for mark in (*(m for m in JUDGED if m < minutes), minutes):
+    for mark in (*(m for m in EVALUATED_AT if m < minutes), minutes):
         while steps < 60 * mark / step:
             model.train_on_batch(*next(drawn))
             steps += 1
-        found = judged(model, parts["validation"], 5_000)
-        curve.append({"minutes": mark, "examples": steps * batch, **found})
+        metrics = evaluated(model, parts["validation"], 5_000)
+        curve.append({"minutes": mark, "examples": steps * batch, **metrics})
         print(json.dumps(curve[-1]), flush=True)
     return curve
 
@@ -245,9 +247,9 @@ def trained(
 def chosen_rate(
     name: str, parts: dict, counts: np.ndarray, step: float, given: argparse.Namespace
 ) -> tuple[float, dict[str, float]]:
-    """The rate with the best top-10 on validation text after a trial, and all of them.
+    """The learning rate with the best validation top-10 in a trial, and all results.
 
-    Where another seed has had its trials, they are not made again.
+    If the results of another seed exist, their trials are used.
     """
     for path in sorted(given.out.glob(f"{name}-*.json")):
         kept = json.loads(path.read_text())
@@ -269,10 +271,10 @@ def chosen_rate(
 def run(
     name: str, seed: int, parts: dict, counts: np.ndarray, given: argparse.Namespace
 ) -> None:
-    """Chooses a rate, trains with it, and writes what came out."""
+    """Chooses a learning rate, trains with it, and writes the results."""
     path = given.out / f"{name}-{seed}.json"
     if path.exists():
-        print(f"{path} is there already: skipped", flush=True)
+        print(f"{path} exists already: skipped", flush=True)
         return
     speed = json.loads((given.out / SPEED).read_text())["seconds_per_step"][name]
     rate, trials = chosen_rate(name, parts, counts, speed, given)
@@ -292,17 +294,17 @@ def run(
         "validation_top_10_by_rate": trials,
         "rate": rate,
         "curve": curve,
-        "test": judged(model, parts["test"], 20_000),
+        "test": evaluated(model, parts["test"], 20_000),
     }
     _write(path, result)
 
 
 def time_steps(parts: dict, counts: np.ndarray, given: argparse.Namespace) -> None:
-    """Writes how long a step of each output takes, where that is not there yet.
+    """Measures and writes the time of a step of each output that has none yet.
 
-    The time that a run takes is the number of its steps times this. So it does not
-    matter what else the machine does meanwhile, and another machine can train another
-    seed; it does matter here.
+    The number of steps of a run is its time divided by this one. So the machine must be
+    idle during this measurement, but not during the runs, and another machine can train
+    another seed.
     """
     path = given.out / SPEED
     kept = {"processor": processor(), "seconds_per_step": {}}
@@ -310,9 +312,9 @@ def time_steps(parts: dict, counts: np.ndarray, given: argparse.Namespace) -> No
         kept = json.loads(path.read_text())
     for name in given.outputs:
         if name not in kept["seconds_per_step"]:
-            found = seconds_per_step(name, parts, counts, given.timed_seconds)
-            print(f"{name}: {1000 * found:.1f} ms a step", flush=True)
-            kept["seconds_per_step"][name] = found
+            seconds = seconds_per_step(name, parts, counts, given.timed_seconds)
+            print(f"{name}: {1000 * seconds:.1f} ms a step", flush=True)
+            kept["seconds_per_step"][name] = seconds
             _write(path, kept)
 
 
@@ -324,13 +326,13 @@ def _write(path: Path, result: dict) -> None:
 
 
 def processor() -> str:
-    """The processor's own name."""
+    """The name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next(line for line in lines if "model name" in line).split(": ")[1]
 
 
 def plot(out: Path) -> None:
-    """Draws perplexity and top-10 error by minutes: means over seeds, and all seeds."""
+    """Plots perplexity and top-10 error over time: means and ranges over seeds."""
     figure = matplotlib.figure.Figure((10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, name in enumerate(OUTPUTS):
@@ -350,7 +352,7 @@ def plot(out: Path) -> None:
             if np.isfinite(curves).all() or axes is right:
                 axes.plot(marks, curves.mean(axis=0), "o-", ms=3, label=name, **style)
     left.set(xlabel="minutes", ylabel="perplexity on validation text", yscale="log")
-    right.set(xlabel="minutes", ylabel="error of the ten likeliest words, %")
+    right.set(xlabel="minutes", ylabel="top-10 error on validation text, %")
     left.yaxis.set_major_formatter("{x:.0f}")
     left.yaxis.set_minor_formatter("{x:.0f}")
     for axes in (left, right):
@@ -367,22 +369,25 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--trial_minutes", type=float, default=1)
     parser.add_argument(
-        "--timed_seconds", type=float, default=30, help="for which steps are timed"
+        "--timed_seconds", type=float, default=30, help="how long to measure steps"
     )
     parser.add_argument("--out", type=Path, default=Path("results/next-word"))
-    parser.add_argument("--plot", action="store_true", help="draw what has been run")
+    parser.add_argument("--plot", action="store_true", help="plot the results in --out")
     given = parser.parse_args(argv)
     if given.text:
         if not given.text.is_file():
-            parser.error(f"there is no file {given.text}; give --text another")
+            parser.error(f"there is no file {given.text}; give --text an existing file")
         parts, counts = numbered(words(given.text))
-        print(f"{len(counts):,} words, {len(parts['train']):,} to train on", flush=True)
+        print(
+            f"{len(counts):,} words, {len(parts['train']):,} words of training text",
+            flush=True,
+        )
         time_steps(parts, counts, given)
         for seed in given.seeds:
             for name in given.outputs:
                 run(name, seed, parts, counts, given)
     elif not given.plot:
-        parser.error("give a --text to train on, or --plot")
+        parser.error("give --text FILE to train, or --plot to plot results")
     if given.plot:
         plot(given.out)
 

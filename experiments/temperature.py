@@ -1,10 +1,10 @@
-"""The figures of docs/temperature.md.
+"""The tables of docs/temperature.md.
 
     python experiments/temperature.py
 
 It prints the tables, from results/temperature/comparison.json, which `python -m
-pipelines.run experiments/temperature.yaml` wrote, and measures the estimators of
-gradients through a sample, which go to results/temperature/estimators.json.
+pipelines.run experiments/temperature.yaml` wrote. It also measures the estimators of
+gradients through a sample, and writes them to results/temperature/estimators.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def table(comparison: Comparison, loss: str, samples: bool) -> str:
     """Accuracy, NLL and ECE of both heads by temperature.
 
     Args:
-        comparison: What `pipelines.evaluate` wrote.
+        comparison: The comparison that `pipelines.evaluate` wrote.
         loss: `matched` or `as_logits`.
         samples: Whether the probabilities are means over noisy draws.
     """
@@ -62,7 +62,7 @@ def table(comparison: Comparison, loss: str, samples: bool) -> str:
 
 
 def number(row: Row, metric: str) -> str:
-    """A metric of a row, with half the width of its interval."""
+    """A metric of a row, with half the width of its confidence interval."""
     value = row.as_is.metrics[metric]
     if metric == "ece":
         return f"{value:.3f}"
@@ -75,11 +75,12 @@ def number(row: Row, metric: str) -> str:
 def estimators() -> list[dict]:
     """Bias and noise of the gradient through a sample, by temperature.
 
-    Of E[f(z)], z one-hot of a categorical distribution over 10 classes, and f the
-    squared distance to a fixed point, the gradient by the logits has a closed form.
-    Beside it: the means and the spreads of two estimators over many draws, as shares of
-    the length of the true gradient. What the spread adds to the squared length of the
-    difference of a mean of so many draws is taken off again.
+    For E[f(z)], with z a one-hot sample of 10 classes and f the squared distance to a
+    fixed point, the gradient with respect to the logits has a closed form. Two
+    estimators are compared with it over many draws: their bias and their standard
+    deviation, relative to the norm of the true gradient. The squared distance of the
+    mean from the true gradient is corrected for the variance of a mean of finitely many
+    draws.
     """
     draws = np.random.default_rng(0)
     logits = draws.normal(size=CLASSES).astype("float32")

@@ -1,10 +1,10 @@
-"""The figures of docs/why-softmax-scored-8-percent.md.
+"""The numbers of docs/why-softmax-scored-8-percent.md.
 
     python experiments/why_softmax.py
 
-It writes results/why-softmax/: `figures.json` with every number of the text, and the
-plot of the gradients over training. Those are measured on CIFAR-100, or where it is not
-at hand on shapes100, and are all that takes long.
+It writes results/why-softmax/: `figures.json` with every number of the text, and a plot
+of the gradients over training. The gradients are measured on CIFAR-100, or on shapes100
+if CIFAR-100 is not available. Only this part takes long.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 
 def gradient(loss: Callable, logits: np.ndarray, labels: np.ndarray) -> tuple:
-    """The loss of each row of logits, and its gradient there."""
+    """The loss of each row, and its gradient with respect to the logits."""
     x = tf.constant(logits, tf.float32)
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -53,13 +53,13 @@ def gradient(loss: Callable, logits: np.ndarray, labels: np.ndarray) -> tuple:
 
 
 def loss_of(head: keras.layers.Layer, make: Callable) -> Callable:
-    """From labels and logits to the loss of each row, through a head."""
+    """A function of labels and logits that returns the loss of each row."""
     loss = make(head)
     return lambda labels, x: loss.call(tf.constant(labels), head(x))
 
 
 def floors() -> list[dict]:
-    """The least that a softmax can pay when its output is taken for logits."""
+    """The lower bound of the loss if the output of a softmax is used as logits."""
     rows = []
     loss = losses.as_logits_loss(heads.get("softmax"))
     for classes in (2, 10, 20, 100, 1000):
@@ -77,7 +77,7 @@ def floors() -> list[dict]:
 
 
 def example() -> dict:
-    """The write-up's vector: its log-sum-exp, and the gradients of both losses."""
+    """The logits [13, 8, 2]: their log-sum-exp, and the gradients of both losses."""
     x = np.array([LOGITS])
     rows = []
     for label in range(len(LOGITS)):
@@ -103,12 +103,11 @@ def example() -> dict:
 
 
 def noise(classes: int = 100) -> list[dict]:
-    """What Gumbel noise does to the gradient at the logits, by temperature.
+    """The effect of Gumbel noise on the gradient at the logits, by temperature.
 
-    The logits are those of a network halfway: the true class stands `margin` above
-    the others. `noise_free` is the norm of the gradient without noise, `mean` that of
-    the mean of the noisy gradients, and `spread` the root of their mean squared
-    distance from it.
+    The logit of the true class is `margin`, the others are 0. `noise_free` is the norm
+    of the gradient without noise, `mean` the norm of the mean of the noisy gradients,
+    and `spread` the root mean squared distance of these gradients from their mean.
     """
     rows = []
     for margin in (0.0, 5.0):
@@ -137,7 +136,7 @@ def noise(classes: int = 100) -> list[dict]:
 
 
 class GradientNorm(keras.callbacks.Callback):
-    """Measures the gradient at the logits of fixed images as training goes on."""
+    """Measures the gradient at the logits of fixed images during training."""
 
     def __init__(self, loss: Callable, images: np.ndarray, labels: np.ndarray):
         super().__init__()
@@ -163,7 +162,7 @@ class GradientNorm(keras.callbacks.Callback):
 
 
 def over_training(epochs: int) -> dict:
-    """Trains each of `TRAINED` for some epochs, and follows its gradient."""
+    """Trains each of `TRAINED` for some epochs, and measures its gradient."""
     curves = {}
     common = {"dataset": datasets.resolve(Config().dataset), "epochs": epochs}
     dataset = train.load_data(Config(**common))
@@ -200,8 +199,8 @@ def over_training(epochs: int) -> dict:
 
 
 def plot(curves: dict) -> matplotlib.figure.Figure:
-    made = matplotlib.figure.Figure((8, 4.5), layout="constrained")
-    axes = made.subplots()
+    figure = matplotlib.figure.Figure((8, 4.5), layout="constrained")
+    axes = figure.subplots()
     for title, curve in curves.items():
         axes.plot(curve["steps"], curve["gradient_norm"], label=title)
     name = next(iter(curves.values()))["dataset"]
@@ -213,7 +212,7 @@ def plot(curves: dict) -> matplotlib.figure.Figure:
     )
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return made
+    return figure
 
 
 @command
@@ -221,11 +220,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = jsonargparse.ArgumentParser(
         prog="python experiments/why_softmax.py", exit_on_error=False
     )
-    parser.add_argument("--epochs", type=int, default=2, help="Of each training.")
+    parser.add_argument(
+        "--epochs", type=int, default=2, help="Epochs of each training."
+    )
     parser.add_argument("--out", type=Path, default="results/why-softmax")
     given = parse(parser, argv)
     source = provenance()
-    made = {
+    measured = {
         "made_by": f"python experiments/why_softmax.py --epochs {given.epochs}",
         **{key: source[key] for key in ("commit", "device", "versions")},
         "floors": floors(),
@@ -234,12 +235,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "over_training": over_training(given.epochs),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    plot(made["over_training"]).savefig(
+    plot(measured["over_training"]).savefig(
         given.out / "gradient-norm.png", dpi=120, metadata={"Software": None}
     )
     figures = given.out / "figures.json"
     partial = figures.with_suffix(".partial")
-    partial.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+    partial.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
     partial.replace(figures)
     print(f"next: read {figures}")
     return 0

@@ -1,4 +1,4 @@
-"""The write-up's table beside ours, as the documents show it.
+"""The write-up's table with our results, as the documents show it.
 
     python experiments/writeup_table.py
 
@@ -21,14 +21,14 @@ RESULTS = Path(__file__).parents[1] / "results" / "writeup"
 
 
 def reported(value) -> str:
-    """A figure of the write-up, as it gives it."""
+    """A number of the write-up, as the table shows it."""
     if isinstance(value, str):
         return value
     return "" if value is None else f"{100 * value:.4g} %"
 
 
 def rows_of(comparison: Comparison) -> list[tuple[Trained, Row, list[float]]]:
-    """Of each of the write-up's rows: our run, its row, the accuracies if matched."""
+    """For each row of the write-up: our run, its row, and the matched accuracies."""
     rows = [
         (entry.runs[row.run], row)
         for entry in comparison.tables
@@ -36,7 +36,7 @@ def rows_of(comparison: Comparison) -> list[tuple[Trained, Row, list[float]]]:
         if not row.samples
     ]
 
-    def alike(config):
+    def comparable(config):
         return dataclasses.replace(config, loss="matched", seed=0)
 
     found = []
@@ -46,14 +46,14 @@ def rows_of(comparison: Comparison) -> list[tuple[Trained, Row, list[float]]]:
                 other.accuracy
                 for partner, other in rows
                 if partner.config.loss == "matched"
-                and alike(partner.config) == alike(run.config)
+                and comparable(partner.config) == comparable(run.config)
             ]
             found.append((run, row, matched))
     return found
 
 
 def table(comparison: Comparison) -> str:
-    """A row for each of the write-up's: its accuracy, ours, ours with matched loss."""
+    """The write-up's rows: its accuracy, ours as logits, ours with matched loss."""
     lines = [
         "| head | reported | ours, as logits | F1 reported | ours | ours, matched |",
         "|---|---:|---:|---:|---:|---:|",
@@ -64,11 +64,11 @@ def table(comparison: Comparison) -> str:
             deviation = 100 * statistics.stdev(matched)
             words = f"{words.removesuffix(' %')} ± {deviation:.2f} %"
         low, high = row.as_is.intervals["accuracy"]
-        figures = run.reported or {}
-        f1 = figures.get("f1", "")
+        numbers = run.reported or {}
+        f1 = numbers.get("f1", "")
         cells = [
-            figures["row"],
-            reported(figures.get("accuracy")),
+            numbers["row"],
+            reported(numbers.get("accuracy")),
             f"{percent(row.accuracy)} ({100 * low:.2f} to {100 * high:.2f})",
             f1 if isinstance(f1, str) else f"{f1:g}",
             f"{row.as_is.metrics['f1']:.4f}",
@@ -79,9 +79,9 @@ def table(comparison: Comparison) -> str:
 
 
 def plot(comparison: Comparison) -> matplotlib.figure.Figure:
-    """Accuracies of the heads over 100 classes, with either loss."""
-    made = matplotlib.figure.Figure((8, 3.6), layout="constrained")
-    axes = made.subplots()
+    """Accuracies of the heads over 100 classes, with both losses."""
+    figure = matplotlib.figure.Figure((8, 3.6), layout="constrained")
+    axes = figure.subplots()
     rows = [
         ((run.reported or {})["row"].replace(" (sic)", ""), row, matched)
         for run, row, matched in rows_of(comparison)
@@ -89,11 +89,13 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
     ]
     rows.sort(key=lambda row: statistics.fmean(row[2]))
     for place, (_, row, matched) in enumerate(rows):
-        taken = 100 * row.accuracy
-        right = 100 * statistics.fmean(matched)
-        axes.plot((taken, right), (place, place), color=COLOURS[7], lw=1, zorder=1)
-        axes.plot([taken], [place], "x", color=COLOURS[3], ms=7, mew=2)
-        axes.plot([right], [place], "o", color=COLOURS[0], ms=7)
+        as_logits = 100 * row.accuracy
+        with_matched = 100 * statistics.fmean(matched)
+        axes.plot(
+            (as_logits, with_matched), (place, place), color=COLOURS[7], lw=1, zorder=1
+        )
+        axes.plot([as_logits], [place], "x", color=COLOURS[3], ms=7, mew=2)
+        axes.plot([with_matched], [place], "o", color=COLOURS[0], ms=7)
     axes.plot(
         [], [], "o", color=COLOURS[0], label="with the loss that matches the head"
     )
@@ -101,12 +103,12 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes.set(xlabel="test accuracy on CIFAR-100, %", xlim=(0, 70))
     axes.grid(axis="x", alpha=0.3)
-    made.legend(loc="outside upper center", ncols=2, frameon=False)
-    return made
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    return figure
 
 
 if __name__ == "__main__":
-    found = read(RESULTS).comparison
-    print(table(found))
+    compared = read(RESULTS).comparison
+    print(table(compared))
     options = {"dpi": 120, "metadata": {"Software": None}}
-    plot(found).savefig(RESULTS / "heads.png", **options)
+    plot(compared).savefig(RESULTS / "heads.png", **options)

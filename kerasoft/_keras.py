@@ -1,9 +1,9 @@
-"""The few of Keras's internals that kerasoft needs, in one place.
+"""The internals of Keras that kerasoft uses.
 
-Keras hands masks from layer to layer as attributes of tensors (on JAX, whose arrays
-take no attributes, in a table of its own), and keeps a context for as long as an
-outermost call of a layer or a model lasts. Neither has a public name. The tests hold
-what is used here to the oldest and the newest Keras that `pyproject.toml` allows.
+Keras passes masks from layer to layer as attributes of tensors (on JAX, whose arrays
+have no attributes, in a table), and keeps a context during the outermost call of a
+layer or a model. Neither has a public API. The tests check this module with the oldest
+and the newest Keras that `pyproject.toml` allows.
 """
 
 from typing import Any
@@ -27,10 +27,10 @@ __all__ = [
 
 
 def check_one_replica(layer: keras.layers.Layer) -> None:
-    """Refuses a layer that trains itself, where several replicas train a model.
+    """Checks that a layer that updates its own weights has only one replica.
 
     Raises:
-        ValueError: If the layer is built under such a strategy of TensorFlow.
+        ValueError: If TensorFlow's distribution strategy has several replicas.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -39,8 +39,8 @@ def check_one_replica(layer: keras.layers.Layer) -> None:
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     if replicas > 1:
         raise ValueError(
-            f"A {type(layer).__name__} trains itself, and sees only the batch of its "
-            "own replica. Build it under a strategy of one replica. Received: "
+            f"A {type(layer).__name__} updates its own weights, from the batch of one "
+            "replica only. Build it under a strategy with one replica. Received: "
             f"num_replicas_in_sync={replicas}"
         )
 
@@ -49,20 +49,20 @@ _CALLED = "_kerasoft_called"
 
 
 def entry_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """The outermost layer, often a model, in whose call a layer is being called."""
+    """The outermost layer, often a model, whose call includes this layer's call."""
     context = layer._get_call_context()
     layer._maybe_reset_call_context()
     return context.entry_layer
 
 
 def is_first_call(layer: keras.layers.Layer) -> bool:
-    """Whether a layer is called for the first time within one outermost call.
+    """Whether this is the first call of a layer within the outermost call.
 
-    A layer that is shared, or wrapped in `TimeDistributed`, is called several times in
-    one call of its model.
+    One call of a model calls a layer several times if the layer is shared or wrapped in
+    `TimeDistributed`.
     """
     context: Any = layer._get_call_context()
-    # If the layer's `call` was called by itself, nothing else ends that context.
+    # If `call` was called directly, nothing else resets the context.
     layer._maybe_reset_call_context()
     called = context.__dict__.setdefault(_CALLED, set())
     first = id(layer) not in called

@@ -9,13 +9,13 @@ from kerasoft.heads import GumbelHead
 
 
 class TemperatureLogger(keras.callbacks.Callback):
-    """Adds the temperature that a head has reached to the logs of each epoch.
+    """Adds the current temperature of a head to the logs of each epoch.
 
-    Callbacks that come after it, such as `CSVLogger` and `TensorBoard`, write it
-    under `temperature`, and so does the history that `fit` returns. Heads are found at
-    any depth of the model; where there are several, each is logged as
-    `temperature_NAME`, by its layer's name. In a model without a head that has a
-    temperature it does nothing.
+    The history that `fit` returns has it under `temperature`, and callbacks that come
+    later in the list, such as `CSVLogger` and `TensorBoard`, write it. Heads inside
+    nested layers and models are included. If there are several, each is logged as
+    `temperature_NAME`, with the name of its layer. The callback does nothing if no head
+    of the model has a temperature.
 
     Example:
 
@@ -38,7 +38,7 @@ class TemperatureLogger(keras.callbacks.Callback):
 
 
 def _keys(heads: list[GumbelHead]) -> list[str]:
-    """What each head's temperature is logged as: by its path if names repeat."""
+    """The key of each head's temperature, with its path if names repeat."""
     if len(heads) == 1:
         return ["temperature"]
     names = [head.name for head in heads]

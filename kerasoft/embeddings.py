@@ -1,4 +1,4 @@
-"""An embedding whose rows are updated as rows."""
+"""An embedding that updates only the rows that occur in a batch."""
 
 import contextlib
 import contextvars
@@ -14,53 +14,55 @@ from kerasoft.ops import Tensor
 from kerasoft.rows import add_at, rows_at
 from kerasoft.schedules import LearningRate, checked_rate, rate_at, rate_config
 
-# On JAX, what the embeddings of a step of training meet.
+# On JAX, the function that records the look-ups of a training step.
 _TAPPED = contextvars.ContextVar("tapped", default=None)
 
 
 @register
 class RowwiseEmbedding(keras.layers.Layer):
-    """An embedding that trains itself: a step costs as much as the rows it meets.
+    """An embedding whose training step updates only the rows in the batch.
 
     The gradient of `keras.layers.Embedding` is as large as its table on JAX and
-    PyTorch, and on TensorFlow most of Keras's optimisers make it so: a step of training
-    then costs as much as there are rows, however few of them a batch meets. This layer
-    updates the rows that a batch meets, in the backward pass, by row-wise Adagrad:
+    PyTorch, and with most of Keras's optimisers also on TensorFlow. So the cost of a
+    training step is proportional to the size of the table, even if a batch contains few
+    of its rows. This layer updates only the rows in the batch, during the backward
+    pass, with row-wise Adagrad:
 
     ```python
     sum_of_squares[row] += mean(gradient[row] ** 2)
     table[row] -= learning_rate * gradient[row] / (sqrt(sum_of_squares[row]) + epsilon)
     ```
 
-    The optimiser that the model is compiled with trains the other layers. On JAX, a row
-    is updated where the model is a `kerasoft.output_layers.Classifier`; in another
-    model, training raises an error. The gradient is that of the loss as it is scaled:
-    a `LossScaleOptimizer` (float16) changes the steps.
+    The optimiser of the model trains the other layers. On JAX, the layer works only in
+    a `kerasoft.output_layers.Classifier`; in another model, training raises an error.
+    The layer uses the gradient of the scaled loss, so a `LossScaleOptimizer` (float16)
+    changes its steps.
 
     Args:
         input_dim: Positive integer, how many rows there are.
         output_dim: Positive integer, the size of a row.
-        learning_rate: Positive float, or a `keras.optimizers.schedules` schedule, which
-            is evaluated at the number of training steps that the layer has taken.
+        learning_rate: Positive float, or a schedule of `keras.optimizers.schedules`,
+            which is evaluated at the layer's number of training steps.
         epsilon: Positive float.
         embeddings_initializer: Initialiser of the table.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Integer tensor of any shape, numbers of rows.
+        inputs: Integer tensor of any shape, indices of rows.
         training: Boolean, whether the layer is in training.
 
     Returns:
-        Float tensor of the shape of `inputs` and `output_dim`.
+        Float tensor of shape `(*inputs.shape, output_dim)`.
 
     Raises:
-        ValueError: If an argument is not as told above, or the layer is built under a
-            strategy of several replicas, each of which would need the others' rows.
+        ValueError: If an argument is not as described above, or the layer is built
+            under a strategy with several replicas.
         RuntimeError: If it is trained on JAX outside a `Classifier`.
 
     Reference:
         [Duchi et al., 2011](https://jmlr.org/papers/v12/duchi11a.html), for Adagrad;
-        [Naumov et al., 2019](https://arxiv.org/abs/1906.00091), for one sum a row.
+        [Naumov et al., 2019](https://arxiv.org/abs/1906.00091), for the single
+        sum of squares per row.
 
     Example:
 
@@ -95,7 +97,7 @@ class RowwiseEmbedding(keras.layers.Layer):
         _keras.check_one_replica(self)
 
         def add(name, shape, initializer="zeros", dtype="float32", trainable=False):
-            # Not cast to a half precision, as a whole, at each call.
+            # Otherwise each call would cast the whole table to half precision.
             return self.add_weight(
                 shape,
                 initializer,
@@ -109,8 +111,8 @@ class RowwiseEmbedding(keras.layers.Layer):
         self.embeddings = add("embeddings", shape, self.embeddings_initializer)
         self.sum_of_squares = add("sum_of_squares", (self.input_dim,))
         self.step = add("step", (), dtype="int32")
-        # What backpropagation comes through, where it must come through a weight. It
-        # is multiplied by 0, and stays what it is.
+        # A trainable weight, so that backpropagation reaches this layer. It is
+        # multiplied by 0, and does not change.
         self.anchor = add("anchor", (), trainable=True)
 
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
@@ -125,7 +127,7 @@ class RowwiseEmbedding(keras.layers.Layer):
         return keras.KerasTensor(shape, self.compute_dtype)
 
     def _with_update(self, ids, rows):
-        """The rows, which are updated as soon as their gradient is known."""
+        """The rows, which are updated when their gradient is computed."""
         match backend.backend():
             case "tensorflow":
                 import tensorflow as tf
@@ -144,8 +146,8 @@ class RowwiseEmbedding(keras.layers.Layer):
 
                 if not torch.is_grad_enabled():
                     return rows
-                # PyTorch's `detach` shares memory with the table's rows only if the
-                # look-up is a view, which it is not.
+                # The look-up is a copy, not a view, so the rows do not share memory
+                # with the table.
                 rows = rows.detach().requires_grad_()
 
                 def hook(slopes):
@@ -163,20 +165,20 @@ class RowwiseEmbedding(keras.layers.Layer):
                 if isinstance(rows, jax.core.Tracer) and not _keras.in_symbolic_scope():
                     raise RuntimeError(
                         "On JAX, a `RowwiseEmbedding` is trained by the `fit` of a "
-                        "`kerasoft.output_layers.Classifier`. Make the model one, or "
-                        f"use `keras.layers.Embedding`. Received: {self.name}"
+                        "`kerasoft.output_layers.Classifier`. Use that model, or "
+                        f"`keras.layers.Embedding`. Received: {self.name}"
                     )
                 return rows
             case _:
                 return rows
 
     def update(self, ids: Tensor, slopes: Tensor) -> None:
-        """Makes a step of row-wise Adagrad.
+        """Takes a step of row-wise Adagrad.
 
         Args:
-            ids: Integer tensor, numbers of rows, which may repeat.
-            slopes: Float tensor of the shape of `ids` and `output_dim`, the gradient of
-                what was looked up there.
+            ids: Integer tensor, indices of rows, which may repeat.
+            slopes: Float tensor of shape `(*ids.shape, output_dim)`, the gradient of
+                these rows.
         """
         ids = ops.reshape(ids, (-1,))
         slopes = ops.reshape(ops.cast(slopes, "float32"), (-1, self.output_dim))
@@ -203,7 +205,7 @@ class RowwiseEmbedding(keras.layers.Layer):
 
 
 def _summed_by_row(ids, slopes):
-    """The gradients of one row summed: as many ids and gradients, some of them 0."""
+    """Sums the gradients of equal ids; the results are padded with 0."""
     count = ops.shape(ids)[0]
     order = ops.argsort(ids)
     rising = ops.take(ids, order)
@@ -217,17 +219,16 @@ def _summed_by_row(ids, slopes):
 def with_updates(
     compute: Callable[[list], tuple[Tensor, tuple]], model: keras.Model, weights: list
 ) -> tuple[Tensor, tuple]:
-    """The loss of a step of training on JAX, with the rows of embeddings updated.
+    """The loss of a training step on JAX, which also updates the embeddings' rows.
 
-    JAX's functions have no side effects, so what backpropagation tells an embedding
-    cannot be used while it runs. Here the loss and all of its gradients are computed
-    on the way forward, those of the rows are used, and the others kept for the way
-    back.
+    JAX's functions have no side effects, so an embedding cannot be updated during
+    backpropagation. Instead, the forward pass computes the loss and all of its
+    gradients, updates the rows with theirs, and saves the others for the backward pass.
 
     Args:
-        compute: From the trainable weights to the loss and what else Keras's trainer
-            wants, of which the third part are the values of the weights that are not
-            trainable.
+        compute: A function of the trainable weights that returns the loss and the other
+            results for Keras's trainer, the third of which are the values of the
+            non-trainable weights.
         model: The model, with its embeddings.
         weights: The values of the trainable weights.
     """
@@ -236,17 +237,17 @@ def with_updates(
         return compute(weights)
     import jax
 
-    met: list[RowwiseEmbedding] = []
+    layers_called: list[RowwiseEmbedding] = []
 
     def tapped(weights, taps):
-        """The loss, given what is added to each look-up: zeros, which have gradients"""
-        met.clear()
+        """The loss with `taps`, zeros that have gradients, added to each look-up."""
+        layers_called.clear()
         seen = []
 
         def tap(layer, ids, rows):
-            met.append(layer)
+            layers_called.append(layer)
             seen.append((ids, rows))
-            return rows if taps is None else rows + taps[len(met) - 1]
+            return rows if taps is None else rows + taps[len(layers_called) - 1]
 
         with _tapping(tap):
             loss, others = compute(weights)
@@ -261,7 +262,9 @@ def with_updates(
         variables = model.non_trainable_variables
         scope = keras.StatelessScope(zip(variables, others[2], strict=True))
         with scope:
-            for layer, (ids, _), slope in zip(met, seen, by_rows, strict=True):
+            for layer, (ids, _), slope in zip(
+                layers_called, seen, by_rows, strict=True
+            ):
                 layer.update(ids, slope)
         updated = [scope.get_current_value(v) for v in variables]
         return (loss, (*others[:2], updated, *others[3:])), slopes

@@ -1,4 +1,4 @@
-"""The losses that match the heads, and the loss that mistakes a head's output."""
+"""The matched losses of the heads, and the loss that treats outputs as logits."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,24 +20,24 @@ _LOGITS = "_kerasoft_logits"
 
 
 class HeadLoss(keras.losses.Loss):
-    """Base of the losses: labels or distributions as targets, smoothed.
+    """Base of the losses: labels or distributions as targets, with label smoothing.
 
-    What all of them have in common:
+    All losses share these properties:
 
     - Targets are integer labels of the shape of `y_pred` without the axis of the
-      classes (or with 1 there), or distributions of the shape of `y_pred`. Labels are
-      looked up, never made one-hot.
-    - A label outside `0..N-1` raises an error where a value can be seen: on
+      classes (or with size 1 there), or distributions of the shape of `y_pred`. Labels
+      are not converted to one-hot.
+    - A label outside `0..N-1` raises an error where values can be checked: on
       TensorFlow, on PyTorch on the CPU, and on JAX outside `jit`. Elsewhere the loss
-      is NaN. It never costs nothing.
-    - Steps that a Keras mask hides, and labels equal to `ignore_class`, cost nothing,
-      and a mean is taken over the others.
+      is NaN.
+    - Steps that a Keras mask hides, and labels equal to `ignore_class`, have a loss of
+      0 and are not counted in the mean.
 
     Args:
-        label_smoothing: Float in [0, 1), the share of each target that is spread
+        label_smoothing: Float in [0, 1), the share of each target that is distributed
             evenly over the classes.
-        ignore_class: Integer label that costs nothing, such as -1 for unlabelled
-            pixels, or `None`.
+        ignore_class: Integer label that is ignored, such as -1 for unlabelled pixels,
+            or `None`.
         axis: Integer, the axis of the classes.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
@@ -74,7 +74,7 @@ class HeadLoss(keras.losses.Loss):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
         if (mask := _keras.get_keras_mask(y_pred)) is not None:
-            # What stands at a hidden step is padding, and may be no label at all.
+            # The target of a masked step is padding, which may not be a valid label.
             y_true = ops.convert_to_tensor(y_true)
             shape = (*ops.shape(mask), *(1,) * (len(y_true.shape) - len(mask.shape)))
             mask = ops.cast(ops.reshape(mask, shape), "bool")
@@ -97,20 +97,20 @@ class HeadLoss(keras.losses.Loss):
         return loss
 
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
-        """The loss of each row, of integer labels in `0..N-1`."""
+        """The loss of each row, for integer labels in `0..N-1`."""
         raise NotImplementedError
 
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        """The loss of each row, of distributions of the shape of `y_pred`."""
+        """The loss of each row, for distributions of the shape of `y_pred`."""
         raise NotImplementedError
 
     def smooth(self, by_target: Tensor, values: Callable[[], Tensor]) -> Tensor:
-        """The mean of values under the smoothed target, from that under the target."""
+        """The expected value under the smoothed target, from that under the target."""
         share = self.label_smoothing
         if not share:
             return by_target
         values_ = values()
-        # Divided before it is summed: the lowest float32 may stand in there often.
+        # Divided before the sum, because several values may be the lowest float32.
         evenly = ops.sum(values_ / values_.shape[self.axis], axis=self.axis)
         return (1 - share) * by_target + share * evenly
 
@@ -134,7 +134,7 @@ class HeadLoss(keras.losses.Loss):
 
 @register
 class Crossentropy(HeadLoss):
-    """Cross-entropy of a head's output, taken for what `reads` says that it is.
+    """Cross-entropy of a head's output, whose type is given by `reads`.
 
     Formula:
 
@@ -143,17 +143,16 @@ class Crossentropy(HeadLoss):
     loss = -sum(target * log_probabilities)
     ```
 
-    Where `reads="probabilities"`, the log-probabilities are `log(max(y_pred, tiny))`;
-    where `reads="logits"`, they are `log_softmax(y_pred)`, applied to the output
-    itself. (Keras's own cross-entropy looks behind the output of a softmax for the
-    logits that it came from, and so hides the difference.)
+    With `reads="probabilities"`, the log-probabilities are `log(max(y_pred, tiny))`;
+    with `reads="logits"`, they are `log_softmax(y_pred)`. (If the output comes from a
+    softmax, Keras's own cross-entropy uses the logits before that softmax instead, and
+    so hides the difference.)
 
     Args:
         reads: `"probabilities"`, `"log_probabilities"` or `"logits"`.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
-            evenly over the classes.
-        ignore_class: Integer label that costs nothing, or `None`.
-        axis: Integer, the axis of the classes.
+        label_smoothing: See `HeadLoss`.
+        ignore_class: See `HeadLoss`.
+        axis: See `HeadLoss`.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Call arguments:
@@ -161,7 +160,7 @@ class Crossentropy(HeadLoss):
         y_pred: The head's output.
 
     Raises:
-        ValueError: If `reads` is none of the three, or as `HeadLoss` does.
+        ValueError: If `reads` has another value, and as in `HeadLoss`.
 
     Example:
 
@@ -207,7 +206,7 @@ class Crossentropy(HeadLoss):
         return -self.smooth(mean, lambda: log_probabilities)
 
     def _values(self, y_pred: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The output, and what makes log-probabilities of it, value by value."""
+        """The output, and the elementwise function to log-probabilities."""
         if self.reads == "logits":
             return family.log_softmax(y_pred, axis=self.axis), lambda y: y
         return y_pred, family.log_of if self.reads == "probabilities" else lambda y: y
@@ -228,18 +227,16 @@ class EntmaxLoss(HeadLoss):
     ```
 
     where `p` is sparsemax of the logits for `alpha=2`, and 1.5-entmax for `alpha=1.5`.
-    It is never negative, and 0 where `p` is the target. Its gradient by the logits is
-    `p - target`; second derivatives are not those of the loss.
+    It is never negative, and 0 if `p` is the target. Its gradient with respect to the
+    logits is `p - target`; second derivatives are not correct.
 
     Args:
         alpha: 2.0 or 1.5.
         reads: `"logits"`, for a model without a head, or `"sparse_probabilities"`, the
-            output of a `Sparsemax` or `Entmax15` head, to which its logits are
-            attached.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
-            evenly over the classes.
-        ignore_class: Integer label that costs nothing, or `None`.
-        axis: Integer, the axis of the classes.
+            output of a `Sparsemax` or `Entmax15` head, which has its logits attached.
+        label_smoothing: See `HeadLoss`.
+        ignore_class: See `HeadLoss`.
+        axis: See `HeadLoss`.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Call arguments:
@@ -247,8 +244,8 @@ class EntmaxLoss(HeadLoss):
         y_pred: Logits, or the head's output.
 
     Raises:
-        ValueError: If `alpha` or `reads` is none of the two, no logits are attached to
-            the output of a head, or as `HeadLoss` does.
+        ValueError: If `alpha` or `reads` has another value, if no logits are attached
+            to the output of a head, and as in `HeadLoss`.
 
     Reference:
         [Blondel et al., 2020](https://arxiv.org/abs/1901.02324), definition 2, with the
@@ -290,7 +287,7 @@ class EntmaxLoss(HeadLoss):
 
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
         p, x = self._distribution_and_logits(y_pred)
-        # The smoothed target has one probability of `top` and N - 1 of `rest`.
+        # The smoothed target has `top` at the label and `rest` at the other classes.
         rest = self.label_smoothing / x.shape[self.axis]
         top = 1 - self.label_smoothing + rest
         of_target = _entropy_terms(top, self.alpha) + (
@@ -309,13 +306,13 @@ class EntmaxLoss(HeadLoss):
     def _loss(
         self, p: Tensor, x: Tensor, of_target: Tensor | float, by_target: Tensor
     ) -> Tensor:
-        # The derivative by p vanishes, because p maximises entropy(p) + sum(p * x).
+        # The derivative with respect to p is 0: p maximises entropy(p) + sum(p * x).
         p = ops.stop_gradient(p)
         entropy = ops.sum(_entropy_terms(p, self.alpha), axis=self.axis)
         return entropy - of_target + ops.sum(p * x, axis=self.axis) - by_target
 
     def _distribution_and_logits(self, y_pred: Tensor) -> tuple[Tensor, Tensor]:
-        """The distribution, and the logits less their largest."""
+        """The distribution, and the logits minus their maximum."""
         if self.reads == "logits":
             logits, p = y_pred, PROJECTIONS[self.alpha](y_pred, axis=self.axis)
         else:
@@ -336,7 +333,7 @@ def _entropy_terms(p: Any, alpha: float) -> Any:
 
 @register
 class ZLoss(HeadLoss):
-    """Z-loss of the scores that a `ZScore` head puts out.
+    """Z-loss of the scores that a `ZScore` head returns.
 
     Formula:
 
@@ -344,15 +341,15 @@ class ZLoss(HeadLoss):
     loss = sum(target * softplus(a * (b - scores)) / a)
     ```
 
-    It pulls the label's score up to about `b`, and the more softly the smaller `a` is.
+    It raises the label's score up to about `b`. The smaller `a` is, the more gradually
+    the gradient decreases towards `b`.
 
     Args:
         a: Positive float.
         b: Float.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
-            evenly over the classes.
-        ignore_class: Integer label that costs nothing, or `None`.
-        axis: Integer, the axis of the classes.
+        label_smoothing: See `HeadLoss`.
+        ignore_class: See `HeadLoss`.
+        axis: See `HeadLoss`.
         **kwargs: Base loss keyword arguments, such as `name` and `reduction`.
 
     Call arguments:
@@ -360,7 +357,7 @@ class ZLoss(HeadLoss):
         y_pred: Scores.
 
     Raises:
-        ValueError: If `a` is not positive, or as `HeadLoss` does.
+        ValueError: If `a` is not positive, and as in `HeadLoss`.
 
     Reference:
         [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1604.08859), section 3.
@@ -403,7 +400,7 @@ class ZLoss(HeadLoss):
 
 
 def attach_logits(outputs: Tensor, logits: Tensor) -> None:
-    """Lets the output of a sparse head be asked for the logits that it came from."""
+    """Attaches logits to the output of a sparse head, for its loss."""
     _keras.set_tensor_attr(outputs, _LOGITS, logits)
 
 
@@ -415,13 +412,13 @@ def attached_logits(outputs: Tensor) -> Tensor:
     """
     logits = _keras.get_tensor_attr(outputs, _LOGITS)
     if logits is None and _keras.in_symbolic_scope():
-        return outputs  # Keras asks for the loss's shape, with tensors of its own
+        return outputs  # Keras computes only the shape of the loss, from new tensors
     if logits is None:
         raise ValueError(
             "The loss of sparsemax and entmax15 needs the logits behind the head's "
-            "output, and this is not the output of such a head as it came out of it. "
-            "Make the head the model's last layer, or leave it out and give the logits "
-            f"to `EntmaxLoss(reads='logits')`. Received: y_pred={outputs!r}"
+            "output, but `y_pred` is not the unmodified output of such a head. Make "
+            "the head the model's last layer, or remove it and use "
+            f"`EntmaxLoss(reads='logits')`. Received: y_pred={outputs!r}"
         )
     return logits
 
@@ -431,14 +428,13 @@ def matched_loss(
     label_smoothing: float = 0.0,
     ignore_class: int | None = None,
 ) -> keras.losses.Loss:
-    """The loss that takes a head's output for what it is.
+    """The loss that interprets a head's output correctly.
 
     Args:
         head: A head, its name, a layer that wraps one (such as
             `keras.layers.TimeDistributed`), or a model that ends in one.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
-            evenly over the classes.
-        ignore_class: Integer label that costs nothing, or `None`.
+        label_smoothing: See `HeadLoss`.
+        ignore_class: See `HeadLoss`.
 
     Returns:
         A `keras.losses.Loss`.
@@ -461,17 +457,16 @@ def as_logits_loss(
     label_smoothing: float = 0.0,
     ignore_class: int | None = None,
 ) -> keras.losses.Loss:
-    """The loss that mistakes a head's output for logits.
+    """The loss that interprets a head's output as logits, which is a mistake.
 
     It applies log-softmax to the output once more. That changes nothing for
-    log-probabilities. For probabilities over N classes it keeps the loss above
-    `log(1 + (N - 1) / e)`, 3.62 for 100 classes, and flattens the gradient.
+    log-probabilities. For probabilities of N classes, the loss cannot fall below
+    `log(1 + (N - 1) / e)`, 3.62 for 100 classes, and its gradient is small.
 
     Args:
         head: As for `matched_loss`.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
-            evenly over the classes.
-        ignore_class: Integer label that costs nothing, or `None`.
+        label_smoothing: See `HeadLoss`.
+        ignore_class: See `HeadLoss`.
 
     Returns:
         A `keras.losses.Loss`.
@@ -496,7 +491,7 @@ def _find(head: "str | keras.layers.Layer") -> "Head":
 def checked_labels(
     labels: Tensor, num_classes: int, ignore_class: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Labels that can be looked up, from labels as they were given.
+    """Checks labels, and returns them in the range of the classes.
 
     Args:
         labels: Tensor of labels, of any dtype.
@@ -504,12 +499,12 @@ def checked_labels(
         ignore_class: Integer label that is allowed too, or `None`.
 
     Returns:
-        Integer labels in `0..N-1`; which of those given were so, or ignored; and which
-        are ignored, `None` if no label is.
+        Integer labels, clipped to `0..N-1`; a boolean tensor of which labels were valid
+        or ignored; and one of which are ignored, or `None` without `ignore_class`.
 
     Raises:
-        ValueError: If a label is neither, where its value can be seen; on TensorFlow an
-            `InvalidArgumentError`.
+        ValueError: If a label is invalid and values can be checked; on TensorFlow it is
+            an `InvalidArgumentError`.
     """
     valid = ops.logical_and(labels >= 0, labels < num_classes)
     ignored = None if ignore_class is None else ops.equal(labels, ignore_class)
@@ -521,15 +516,15 @@ def checked_labels(
 
 
 def raise_unless(valid: Tensor, says: str, found: Tensor) -> Tensor:
-    """Raises unless all is valid, if the backend can look at values here.
+    """Raises an error unless all is valid, if the backend can check values here.
 
     Args:
         valid: Boolean tensor.
-        says: The error's message, which ends in the name of what was found.
-        found: Tensor, of which the error shows the first ten values.
+        says: The error's message, which ends in the name of the tensor.
+        found: Tensor, whose first ten values the error shows.
 
     Returns:
-        `valid`, which on TensorFlow is not known before it is checked.
+        `valid`, which on TensorFlow is evaluated only after the check.
     """
     if _keras.in_symbolic_scope():
         return valid
@@ -547,7 +542,7 @@ def raise_unless(valid: Tensor, says: str, found: Tensor) -> Tensor:
         case "torch":
             import torch
 
-            # On a GPU, to look would be to wait for it.
+            # On a GPU, reading a value would wait for all kernels.
             visible = valid.device.type == "cpu" and not torch.compiler.is_compiling()
         case "jax":
             import jax.core

@@ -1,9 +1,9 @@
 """The softmax family as pure functions on `keras.ops`.
 
 Every function takes logits of any floating dtype, computes in float32 and returns
-float32. Its output is finite for all finite logits, and for logits of -inf, which mask
-their classes: a masked class gets probability 0, or the log-probability `LOWEST`, the
-most negative float32. So does every class of a row that is masked whole.
+float32. Its output is finite for all finite logits. A logit of -inf masks its class,
+which gets the probability 0, or the log-probability `LOWEST`, the most negative
+float32. The same holds for all classes of a row in which every class is masked.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from keras import ops, random
 
-Tensor: TypeAlias = Any  # a tensor of the backend in use, or what it makes one of
+Tensor: TypeAlias = Any  # a tensor of the backend, or anything convertible to one
 
 LOWEST = float(np.finfo("float32").min)
 TINY = float(np.finfo("float32").tiny)
@@ -102,8 +102,8 @@ def log_softmax2(logits: Tensor, axis: int = -1) -> Tensor:
 def gumbel_noise(shape: Any, seed: Any = None) -> Tensor:
     """Samples of the standard Gumbel distribution: `-log(-log(u))`.
 
-    `u` is a float32 uniform on `[tiny, 1)`. A half-precision uniform can round to 0
-    or 1, where the noise is infinite, so there is no `dtype` to choose.
+    `u` is a float32 uniform on `[tiny, 1)`. There is no argument `dtype`, because a
+    half-precision uniform can round to 0 or 1, where the noise is infinite.
 
     Args:
         shape: Tuple of integers (or of scalar tensors), the shape of the sample.
@@ -165,7 +165,7 @@ def gumbel_softmax(
     )
     one_hot = ops.where(
         ops.equal(soft, 0.0), 0.0, one_hot
-    )  # a row that is masked whole
+    )  # a row whose classes are all masked
     return ops.stop_gradient(one_hot) + (soft - ops.stop_gradient(soft))
 
 
@@ -229,8 +229,8 @@ def taylor_softmax(logits: Tensor, axis: int = -1) -> Tensor:
 def spherical_softmax(logits: Tensor, epsilon: float = 1e-3, axis: int = -1) -> Tensor:
     """Spherical softmax: `(x_i**2 + epsilon)`, normalised to sum to 1.
 
-    It ignores the sign of a logit. `epsilon` keeps the probability of a logit that
-    crosses 0, and so the gradient of its logarithm, within bounds.
+    It ignores the sign of a logit. `epsilon` keeps the probability at a logit of 0
+    positive, and so bounds the gradient of its logarithm.
 
     Args:
         logits: Float tensor.
@@ -255,11 +255,11 @@ def spherical_softmax(logits: Tensor, epsilon: float = 1e-3, axis: int = -1) -> 
 
 
 def z_score(logits: Tensor, axis: int = -1) -> Tensor:
-    """Logits less their mean, divided by their standard deviation over the classes.
+    """Logits minus their mean, divided by their standard deviation over the classes.
 
-    They are scores, not probabilities. Logits that are all equal (within 1e-37) have
-    scores of 0. The gradient is as large as one over the standard deviation, which half
-    precision may not hold.
+    They are scores, not probabilities. If all logits are equal (within 1e-37), the
+    scores are 0. The gradient is proportional to one over the standard deviation, which
+    can overflow in half precision.
 
     Args:
         logits: Float tensor.
@@ -277,8 +277,8 @@ def z_score(logits: Tensor, axis: int = -1) -> Tensor:
     [-1.  1.]
     """
     x, masked = _split_mask(logits)
-    # Less the largest, so that what all have in common is not rounded. Halves, because
-    # the difference of two float32 can be too large for one; scores do not change.
+    # Minus the largest, so that a common offset causes no rounding errors. Halved,
+    # because the difference of two float32 can overflow; the scores do not change.
     largest = ops.max(ops.where(masked, -math.inf, x), axis=axis, keepdims=True)
     largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = ops.where(masked, 0.0, x / 2 - ops.stop_gradient(largest) / 2)
@@ -301,16 +301,16 @@ def z_loss(
 ) -> Tensor:
     """Z-loss, from sums over the classes: `softplus(a (b - z)) / a`.
 
-    `z` is the `z_score` of the label's logit. Like `spherical_loss` and `taylor_loss`,
-    it knows the other logits by two sums alone.
+    `z` is the `z_score` of the label's logit. As in `spherical_loss` and `taylor_loss`,
+    the other logits enter only by two sums.
 
     Args:
         squares: Float tensor, the sum of the squared logits of all classes.
         total: Float tensor, the sum of the logits of all classes.
         logit: Float tensor, the logit of the label.
         num_classes: Positive integer, how many classes there are.
-        a: Positive float, how sharply the loss bends.
-        b: Float, the score up to which a label is pulled.
+        a: Positive float, the sharpness of the softplus.
+        b: Float, the score up to which the loss raises the label's score.
 
     Returns:
         Float32 tensor of losses.
@@ -340,7 +340,7 @@ def z_loss_of_score(score: Tensor, a: float = 0.1, b: float = 10.0) -> Tensor:
 def z_of_sums(
     squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
 ) -> Tensor:
-    """A logit's `z_score`, from sums over the classes, as `z_loss` takes them."""
+    """A logit's `z_score`, from sums over the classes as in `z_loss`."""
     mean = _float32(total) / num_classes
     variance = _float32(squares) / num_classes - mean * mean
     return (_float32(logit) - mean) / _std(variance)
@@ -408,7 +408,7 @@ def taylor_loss(
 def sin_softmax(logits: Tensor, axis: int = -1) -> Tensor:
     """Softmax of the sine of the logits: `softmax(sin(x))`.
 
-    No probability is above `e**2 / (e**2 + N - 1)`, because a sine has bounds.
+    A sine lies in [-1, 1], so no probability is above `e**2 / (e**2 + N - 1)`.
 
     Args:
         logits: Float tensor.
@@ -449,16 +449,17 @@ def sparsemax(logits: Tensor, axis: int = -1) -> Tensor:
     [0.75 0.25 0.  ]
     """
     x, masked = _near_the_largest(_float32(logits), axis)
-    # With k logits in the support, `sum - k * threshold = 1`. A logit above the
-    # threshold raises it and one below would lower it: the support's is the largest.
-    # (Not `ops.sparsemax`: its threshold is wrong in Keras 3.15, keras issue 23425.)
+    # With k logits in the support, `sum - k * threshold = 1`. Adding a logit above the
+    # threshold raises it, adding one below would lower it, so the threshold of the
+    # support is the largest. (Not `ops.sparsemax`: its threshold is wrong in Keras
+    # 3.15, keras issue 23425.)
     descending = -ops.sort(-ops.stop_gradient(x), axis=axis)
     counts = ops.cumsum(ops.ones_like(descending), axis=axis)
     threshold = ops.max(
         (ops.cumsum(descending, axis=axis) - 1) / counts, axis=axis, keepdims=True
     )
-    # One step of Newton's method makes up for the rounding of the running sums, and
-    # has the threshold's derivative by the logits: 1/k for each of the support.
+    # One step of Newton's method corrects rounding errors of the cumulative sums, and
+    # gives the threshold's derivative: 1/k for each logit of the support.
     excess = ops.maximum(x - threshold, 0.0)
     support = ops.sum(ops.cast(x > threshold, "float32"), axis=axis, keepdims=True)
     threshold = threshold + (ops.sum(excess, axis=axis, keepdims=True) - 1) / support
@@ -468,8 +469,8 @@ def sparsemax(logits: Tensor, axis: int = -1) -> Tensor:
 def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
     """1.5-entmax: `max(x_i / 2 - threshold, 0)**2`, which sums to 1.
 
-    It lies between softmax and sparsemax: probabilities can be exactly 0, and go there
-    smoothly.
+    It lies between softmax and sparsemax: probabilities can be exactly 0, and their
+    derivative is continuous there.
 
     Args:
         logits: Float tensor.
@@ -488,9 +489,9 @@ def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
     [0.67 0.33 0.  ]
     """
     x, masked = _near_the_largest(_float32(logits) / 2, axis)
-    # With the k largest in the support, the threshold solves a quadratic equation in
-    # their mean and their mean square. It is the right one for the largest k whose
-    # smallest logit lies above it.
+    # With the k largest logits in the support, the threshold solves a quadratic
+    # equation in their mean and their mean square. The correct k is the largest one for
+    # which the smallest of these logits is above the threshold.
     descending = -ops.sort(-ops.stop_gradient(x), axis=axis)
     counts = ops.cumsum(ops.ones_like(descending), axis=axis)
     mean = ops.cumsum(descending, axis=axis) / counts
@@ -499,7 +500,7 @@ def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
     inside = ops.cast(thresholds <= descending, "float32")
     last = ops.equal(counts, ops.sum(inside, axis=axis, keepdims=True))
     threshold = ops.sum(ops.where(last, thresholds, 0.0), axis=axis, keepdims=True)
-    # As in sparsemax: Newton's method, and the derivative with it.
+    # A step of Newton's method, as in sparsemax.
     excess = ops.maximum(x - threshold, 0.0)
     slope = 2 * ops.stop_gradient(ops.sum(excess, axis=axis, keepdims=True))
     error = ops.sum(excess * excess, axis=axis, keepdims=True) - 1
@@ -508,7 +509,7 @@ def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
 
 
 def log_of(probabilities: Tensor) -> Tensor:
-    """Logarithm of probabilities, that of 0 as of the smallest normal float32."""
+    """Logarithm of probabilities, at least that of the smallest normal float32."""
     return ops.log(ops.maximum(probabilities, TINY))
 
 
@@ -517,25 +518,24 @@ def _float32(x):
 
 
 def _centre(logits, axis):
-    """The logits less the largest, so that a scale does not round large ones alike."""
+    """The logits minus the largest, so that scaling them loses no precision."""
     x = _float32(logits)
     largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
     return x - ops.where(ops.equal(largest, -math.inf), 0.0, largest)
 
 
 def _split_empty(x, axis):
-    """The logits, with 0 in rows of nothing but -inf, and which rows those are."""
+    """The logits, with 0 in rows of only -inf, and which rows those are."""
     largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
     empty = ops.equal(largest, -math.inf)
     return ops.where(empty, 0.0, x), empty
 
 
 def _near_the_largest(x, axis):
-    """The logits less the largest, at least -2; and which were masked (-inf).
+    """The logits minus the largest, clipped at -2; and which were masked (-inf).
 
-    The threshold of a sparse head lies within 1 of the largest logit, so what lies
-    further below is outside the support wherever it lies: clipped, it cannot spoil the
-    running sums.
+    The threshold of a sparse head is within 1 of the largest logit, so smaller logits
+    are never in the support. Clipping them avoids rounding errors in cumulative sums.
     """
     masked = ops.equal(x, -math.inf)
     x = ops.where(masked, LOWEST, x)
@@ -544,37 +544,37 @@ def _near_the_largest(x, axis):
 
 
 def _split_mask(logits):
-    """The logits with 0 for the masked, and which were masked (-inf)."""
+    """The logits, with 0 where they are masked (-inf), and which are masked."""
     x = _float32(logits)
     masked = ops.equal(x, -math.inf)
     return ops.where(masked, 0.0, x), masked
 
 
 def _temper(logits, temperature, noise, axis):
-    """`(logits + noise) / temperature`, up to a constant: masked logits stay masked.
+    """`(logits + noise) / temperature`, up to a constant; masked logits stay masked.
 
-    The constant is that of `_centre`, where a negative temperature makes the smallest
-    logit the likeliest.
+    As in `_centre`, the logit with the highest probability is subtracted; with a
+    negative temperature this is the smallest logit.
     """
     x, masked = _split_mask(logits)
     sign = ops.sign(_float32(temperature))
     largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
-    likeliest = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
-    x = (x - ops.stop_gradient(likeliest) + noise) / temperature
+    most_likely = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+    x = (x - ops.stop_gradient(most_likely) + noise) / temperature
     return ops.where(masked, -math.inf, ops.clip(x, LOWEST, -LOWEST))
 
 
 def _scale(x, axis):
-    """The largest magnitude, at least 1: divided by it, a square cannot overflow.
+    """The largest magnitude, at least 1; after division by it, squares cannot overflow.
 
-    At most 1e37, because XLA multiplies by its reciprocal and takes a subnormal for 0.
+    At most 1e37, because XLA multiplies by the reciprocal and rounds a subnormal to 0.
     """
     largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
     return ops.stop_gradient(ops.clip(largest, 1.0, 1e37))
 
 
 def _std(variance):
-    """The standard deviation, and 1 in place of 0."""
+    """The standard deviation, or 1 if it is 0."""
     return ops.sqrt(ops.where(variance > TINY, variance, 1.0))
 
 

@@ -1,4 +1,4 @@
-"""Keras's SGD and Muon, faster where a network has many small kernels."""
+"""Keras's SGD and Muon, faster for networks with many small variables."""
 
 import re
 from typing import Any
@@ -13,11 +13,11 @@ register = keras.saving.register_keras_serializable(package="kerasoft")
 
 @register
 class SGD(keras.optimizers.SGD):
-    """`keras.optimizers.SGD`, one op a variable on TensorFlow.
+    """`keras.optimizers.SGD`, with one op per variable on TensorFlow.
 
-    The same arguments, state and numbers as Keras's. On the TensorFlow backend, the
-    momentum and the variable are updated together, and the learning rate is worked out
-    once a step, where Keras works out its schedule again for the weight decay of every
+    It has the same arguments, state and results as Keras's optimiser. On the TensorFlow
+    backend, one op updates a momentum and its variable, and a learning-rate schedule is
+    evaluated once per step; Keras evaluates it again for the weight decay of every
     variable.
 
     Args:
@@ -42,7 +42,7 @@ class SGD(keras.optimizers.SGD):
         return tf.distribute.get_strategy().num_replicas_in_sync == 1
 
     def _apply_weight_decay(self, variables):
-        if not self._fused:  # else it is part of the update
+        if not self._fused:  # otherwise `update_step` applies it
             super()._apply_weight_decay(variables)
 
     def update_step(
@@ -69,12 +69,12 @@ class SGD(keras.optimizers.SGD):
 
 @register
 class Muon(keras.optimizers.Muon):
-    """`keras.optimizers.Muon`, which takes the kernels of convolutions as matrices.
+    """`keras.optimizers.Muon`, which treats the kernels of convolutions as matrices.
 
-    Keras's leaves to AdamW whatever is not a matrix, in a convolutional network nearly
-    all. Here a kernel of shape `(height, width, inputs, outputs)` is the matrix
-    `(height * width * inputs, outputs)`, and its Newton-Schulz steps are taken on its
-    smaller side.
+    Keras's optimiser uses AdamW for every variable that is not a matrix, which is
+    nearly all of a convolutional network. Here a kernel of shape `(height, width,
+    inputs, outputs)` is treated as a matrix of shape `(height * width * inputs,
+    outputs)`, and the Newton-Schulz steps use its smaller dimension.
 
     Args:
         *args: The arguments of `keras.optimizers.Muon`.
@@ -99,7 +99,7 @@ class Muon(keras.optimizers.Muon):
         return any(re.search(name, variable.path) for name in self.exclude_layers)
 
     def _apply_weight_decay(self, variables):
-        rate = self.learning_rate  # Keras works its schedule out for each variable
+        rate = self.learning_rate  # Keras evaluates the schedule for each variable
         for variable in variables:
             adamw = self._should_use_adamw(variable)
             decay = self.adam_weight_decay if adamw else self.weight_decay
@@ -108,8 +108,8 @@ class Muon(keras.optimizers.Muon):
                 variable.assign(variable * kept)
 
     def zeropower_via_newtonschulz5(self, x: Tensor, steps: int) -> Tensor:
-        # Each step multiplies by a polynomial of the Gram matrix of the shorter side,
-        # so the steps are taken on that, and on x, which is far larger, once.
+        # Each step multiplies by a polynomial of the Gram matrix of the smaller side.
+        # So the steps compute their product, which multiplies the far larger x once.
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         tall = matrix.shape[0] > matrix.shape[1]
         matrix = ops.transpose(matrix) if tall else matrix

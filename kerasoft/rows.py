@@ -8,12 +8,12 @@ from kerasoft.ops import Tensor
 
 
 def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
-    """`count` rows of a tensor, from a start that a loop may work out."""
+    """`count` rows of a tensor from a start, which may be a tensor."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
 
-            # Not a slice, for which XLA compiles anew at each start it meets.
+            # Not a slice, because XLA compiles a slice again for each start.
             return tf.gather(matrix, start + tf.range(count))
         case "jax":
             import jax
@@ -24,7 +24,7 @@ def rows_of(matrix: Tensor, start: Any, count: int) -> Tensor:
 
 
 def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
-    """A tensor with other rows from a start on, in its own memory where possible."""
+    """Replaces the rows of a tensor from a start on, in place where possible."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
@@ -41,7 +41,7 @@ def set_rows(matrix: Tensor, start: Any, rows: Tensor) -> Tensor:
 
 
 def rows_at(variable: Any, indices: Tensor) -> Tensor:
-    """The rows of a variable at indices, without a copy of the others."""
+    """The rows of a variable at indices, without copying the others."""
     if backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -50,7 +50,7 @@ def rows_at(variable: Any, indices: Tensor) -> Tensor:
 
 
 def add_at(variable: Any, indices: Tensor, rows: Tensor) -> None:
-    """Adds rows to those of a variable at indices, which may repeat, in its memory."""
+    """Adds rows to a variable at indices, which may repeat, in place if possible."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
@@ -71,9 +71,9 @@ def look_up(table: Any, indices: Tensor) -> Tensor:
 
 
 def add_rows(matrix: Tensor, indices: Tensor, rows: Tensor) -> Tensor:
-    """Adds rows to those of a matrix at indices, which may repeat.
+    """Adds rows to a matrix at indices, which may repeat.
 
-    It may use the memory of `matrix`, which is not to be used afterwards.
+    It may reuse the memory of `matrix`, so do not use `matrix` afterwards.
     """
     match backend.backend():
         case "tensorflow":

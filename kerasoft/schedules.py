@@ -24,12 +24,12 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
     value = max(minimum, initial_value * exp(-rate * t))
     ```
 
-    It is a function of the step alone, so a resumed run goes on where it stopped.
+    It depends only on the step, so a resumed run continues with the same values.
 
     Args:
         initial_value: Float, the value at step 0.
         rate: Non-negative float, the decay per step.
-        update_every: Positive integer, the number of steps for which a value holds.
+        update_every: Positive integer, the number of steps between changes.
         minimum: Float, the floor.
 
     Raises:
@@ -56,7 +56,7 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
     ):
         if rate < 0:
             raise ValueError(
-                "`rate` must not be negative: the value is meant to fall. "
+                "`rate` must not be negative, because the value must decrease. "
                 f"Received: rate={rate}"
             )
         if update_every < 1:
@@ -90,11 +90,11 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-# The learning rate of a layer that trains itself
+# The learning rate of a layer that updates its own weights
 
 
 def checked_rate(rate: Any) -> LearningRate:
-    """A learning rate that can be used, from what was given or read from a config.
+    """Checks a learning rate that was passed or read from a config, and returns it.
 
     Raises:
         ValueError: If it is neither a positive number nor a schedule.
@@ -120,7 +120,7 @@ def rate_at(rate: LearningRate, step: Tensor) -> Tensor | float:
 
 
 def rate_config(rate: LearningRate) -> Any:
-    """What `checked_rate` makes the learning rate of again."""
+    """The learning rate as a config that `checked_rate` reads."""
     if isinstance(rate, LearningRateSchedule):
         return keras.optimizers.schedules.serialize(rate)
     return rate

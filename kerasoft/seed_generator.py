@@ -7,11 +7,11 @@ from kerasoft.ops import Tensor
 
 
 class SeedGenerator(keras.random.SeedGenerator):
-    """`keras.random.SeedGenerator`, with other draws on each replica.
+    """`keras.random.SeedGenerator`, with different random numbers on each replica.
 
-    Under a `tf.distribute` strategy, every replica has its own copy of the state of
-    Keras's generator, and so all draw the same numbers. Here the number of the replica
-    enters the seed. On one replica, the draws are Keras's.
+    Under a `tf.distribute` strategy, every replica has a copy of the state of Keras's
+    generator, so all replicas draw the same numbers. Here the seed depends on the
+    number of the replica. With one replica, the numbers are the same as Keras's.
 
     Args:
         seed: Integer, or `None` for one drawn at random.
@@ -32,6 +32,6 @@ class SeedGenerator(keras.random.SeedGenerator):
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
             return seed
-        # Any large stride: neighbouring seeds are for layers to differ by.
+        # A large stride, because layers often use consecutive seeds.
         stride = tf.constant([1_000_003, 0], seed.dtype)
         return seed + stride * tf.cast(replica.replica_id_in_sync_group, seed.dtype)

@@ -1,4 +1,4 @@
-"""A model seen otherwise: the probabilities of one that ends in a head."""
+"""A model that returns the probabilities of another model's head."""
 
 import keras
 
@@ -6,13 +6,12 @@ from kerasoft import heads
 
 
 def probabilities(model: keras.Model) -> keras.Model:
-    """A view of a model that ends in a head, which puts out probabilities.
+    """Returns a model with the same weights that outputs probabilities.
 
-    What reads probabilities (AUC, precision, recall, thresholds, an exported model) can
-    be given the view, where the model itself puts out log-probabilities or scores (of
-    which it takes the softmax). It shares the
-    model's layers and weights, so it needs no training of its own, and sees that of the
-    model.
+    Use it if your model returns log-probabilities or scores and you need probabilities,
+    for example for AUC, precision, recall, thresholds or an export. (Of scores, it
+    returns the softmax.) It shares the layers and weights of the model, so training
+    either one changes both.
 
     Args:
         model: A model whose output comes from a head.
@@ -41,5 +40,5 @@ def probabilities(model: keras.Model) -> keras.Model:
         layer = keras.layers.Identity(dtype="float32")
     if getattr(model, "inputs", None):
         return keras.Model(model.inputs, layer(model.outputs[0]), name=name)
-    # A model that is not built yet, or that is a subclass of `keras.Model`.
+    # A model that is not built yet, or a subclass of `keras.Model`.
     return keras.Sequential([model, layer], name=name)

@@ -1,8 +1,8 @@
-"""Networks that heads stand on.
+"""Networks whose last layers are the logits and a head.
 
-`BACKBONES` maps a name to a function from `num_classes`, `head`, `width`,
-`input_shape`, `name` and options of its own to a model that ends in the head. `build`
-also takes a network of yours, `module:function`.
+`BACKBONES` maps a name to a function of `num_classes`, `head`, `width`, `input_shape`,
+`name` and its own options, that returns a model that ends in the head. `build` also
+accepts your own network as `module:function`.
 """
 
 import importlib
@@ -29,12 +29,12 @@ def find(name: str) -> Callable[..., keras.Model]:
         name: A name of `BACKBONES`, or `module:function`.
 
     Returns:
-        The function. That of a module takes what it names of `input_shape` and the
-        options of `build`, and returns a model from pixels in 0..255 to features: maps
-        of shape `(batch, height, width, channels)`, or vectors.
+        The function. Your own function can have the arguments `input_shape` and any
+        options of `build`. It returns a model that takes pixels in 0..255 and outputs
+        features: maps of shape `(batch, height, width, channels)`, or vectors.
 
     Raises:
-        ValueError: If there is none of that name.
+        ValueError: If there is no backbone with that name.
     """
     if name in BACKBONES:
         return BACKBONES[name]
@@ -50,8 +50,8 @@ def find(name: str) -> Callable[..., keras.Model]:
         inspect.signature(found)
     except Exception as error:  # whatever the code of a module raises
         raise ValueError(
-            f"The backbone {name} cannot be imported: {_line(error)}. A module is "
-            "looked for in the working directory and where Python's packages are."
+            f"The backbone {name} cannot be imported: {_line(error)}. Python searches "
+            "the working directory and the installed packages for the module."
         ) from error
     return found
 
@@ -73,18 +73,18 @@ def build(
     Args:
         name: A name of `BACKBONES`, or `module:function`.
         num_classes: Positive integer.
-        head: A head's name, a layer, or `None` to put out the logits.
+        head: A head's name, a layer, or `None` to output the logits.
         input_shape: Tuple of integers, `(height, width, channels)`.
-        **options: Such as `width` and `dropblock`. Those that the backbone does not
-            have are left out.
+        **options: Options such as `width` and `dropblock`. Options that the backbone
+            does not have are ignored.
 
     Returns:
-        A functional `keras.Model` that takes pixels in 0..255. The layer `logits` puts
-        out the logits.
+        A functional `keras.Model` that takes pixels in 0..255. The logits are the
+        output of the layer `logits`.
 
     Raises:
-        ValueError: If there is no such backbone, or what a function of yours returns is
-            no model with one output of features.
+        ValueError: If there is no such backbone, or your own function does not return a
+            model with one output of features.
 
     Example:
 
@@ -100,11 +100,11 @@ def build(
         inspect.signature(function).bind(**given)
     except TypeError as error:
         raise ValueError(
-            f"The backbone {name} takes what is not given here: {_line(error)}. It is "
-            f"given, where it names them, {', '.join(options)}."
+            f"The backbone {name} requires an argument that `build` does not have: "
+            f"{_line(error)}. Available are {', '.join(options)}."
         ) from error
     model: Any = function(**given)
-    # A Sequential has them, a subclassed model does not.
+    # A Sequential model has the attribute, a subclassed model does not.
     outputs = getattr(model, "outputs", None) or []
     if len(outputs) != 1 or len(outputs[0].shape) not in (2, 4):
         raise ValueError(
@@ -116,5 +116,5 @@ def build(
 
 
 def _line(what: Any) -> str:
-    """An error or an object in words, on one line."""
+    """The text of an error or an object, on one line."""
     return " ".join(str(what).split())

@@ -11,7 +11,7 @@ from kerasoft.seed_generator import SeedGenerator
 
 @keras.saving.register_keras_serializable(package="kerasoft")
 class DropBlock(keras.layers.Layer):
-    """Drops square blocks of a feature map, each channel for itself, in training.
+    """Drops square blocks of a feature map in training, separately for each channel.
 
     Formula:
 
@@ -25,14 +25,14 @@ class DropBlock(keras.layers.Layer):
     smaller than the block, the block shrinks to the map.
 
     Args:
-        rate: Float in [0, 1), the share of the map that is dropped, about.
+        rate: Float in [0, 1), the approximate share of the map that is dropped.
         block_size: Positive integer, the side of a block.
-        seed: Integer, the seed of the choice.
+        seed: Integer, the random seed.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Feature maps, channels last.
-        training: Boolean. Out of training the layer is the identity.
+        training: Boolean. Outside training the layer is the identity.
 
     Input shape:
         4D tensor, `(batch, height, width, channels)`.

@@ -1,4 +1,4 @@
-"""Batch normalisation that takes TensorFlow's fused op where it can."""
+"""Batch normalisation that uses TensorFlow's fused op where possible."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ from kerasoft.ops import Tensor
 
 @keras.saving.register_keras_serializable(package="kerasoft")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization`, fused on TensorFlow.
+    """`keras.layers.BatchNormalization`, with a fused op on TensorFlow.
 
-    The same layer, arguments and weights as Keras's. On the TensorFlow backend, for
-    images with channels last, it runs as one op that reads half-precision inputs
-    without a float32 copy of them.
+    It has the same arguments, weights and results as Keras's layer. On the TensorFlow
+    backend, for images with channels last, it uses one op, which does not copy
+    half-precision inputs to float32.
 
     Args:
         **kwargs: The arguments of `keras.layers.BatchNormalization`.
 
     Call arguments:
         inputs: Tensor.
-        training: Boolean, whether to normalise by the batch's moments and to update
-            the moving ones.
+        training: Boolean, whether to normalise by mean and variance of the batch and
+            to update the moving averages.
         mask: Boolean tensor, see `keras.layers.BatchNormalization`.
 
     Example:
@@ -64,7 +64,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=training,
         )
         if training:
-            # The op gives the unbiased variance; Keras averages the biased one.
+            # The op returns the unbiased variance; Keras averages the biased one.
             count = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
             variance *= (count - 1) / count
             for moving, value in (

@@ -1,4 +1,4 @@
-"""What backbones begin and end with."""
+"""The first and the last layers of the backbones."""
 
 import keras
 from keras import layers
@@ -8,7 +8,7 @@ from kerasoft.ops import Tensor
 
 
 def images(input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Begins a backbone: the input, and its pixels brought near 0."""
+    """The first layers of a backbone: the input, and its pixels scaled around 0."""
     if min(input_shape[:2]) < 16:
         raise ValueError(
             "Images must measure at least 16 pixels on each side, because the network "
@@ -19,7 +19,7 @@ def images(input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def four_filters(width: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The filters of four blocks: four integers, or multiples of one."""
+    """The filters of four blocks, from four integers or from the first one."""
     filters = (
         (width, 2 * width, 4 * width, 8 * width) if isinstance(width, int) else width
     )
@@ -38,13 +38,13 @@ def classifier(
     head: str | keras.layers.Layer | None,
     name: str,
 ) -> keras.Model:
-    """Ends a backbone: pooled features, logits in float32, and the head.
+    """Adds the last layers of a backbone: pooling, logits in float32, and the head.
 
     Args:
         inputs: The input of the network.
-        features: What it makes of it: feature maps, or vectors.
+        features: The output of the network, feature maps or vectors.
         num_classes: Positive integer.
-        head: A head's name, a layer, or `None` to put out the logits.
+        head: A head's name, a layer, or `None` to output the logits.
         name: String, the name of the model.
     """
     x = features

@@ -1,4 +1,4 @@
-"""A plain convolutional network, the baseline beside ResNet-12."""
+"""A plain convolutional network, the baseline for ResNet-12."""
 
 import keras
 from keras import layers
@@ -15,14 +15,13 @@ def plain_cnn(
 ) -> keras.Model:
     """Four 3x3 convolutions with ReLU, each followed by 2x2 max-pooling.
 
-    No batch normalisation and no shortcut: what a network has to be spared to see
-    what ResNet-12 adds. The classes' logits, in float32, are the output of the layer
-    `logits`.
+    It has no batch normalisation and no shortcuts, so a comparison shows what these add
+    in ResNet-12. The logits, in float32, are the output of the layer `logits`.
 
     Args:
         num_classes: Positive integer.
-        head: What turns the logits into the output: a head's name, a layer, or
-            `None` to put out the logits.
+        head: The output layer after the logits: a head's name, a layer, or `None` to
+            output the logits.
         width: The filters of the four convolutions: an integer `w` for
             `(w, 2 * w, 4 * w, 8 * w)`, or a tuple of four integers.
         input_shape: Tuple of integers, at least 16 pixels on each side.

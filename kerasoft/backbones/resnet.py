@@ -1,4 +1,4 @@
-"""ResNet-12, the backbone of few-shot learning, with a head of choice."""
+"""ResNet-12, a common network for few-shot learning, with any head."""
 
 from functools import partial
 
@@ -13,8 +13,8 @@ conv = partial(
     layers.Conv2D,
     padding="same",
     use_bias=False,
-    # He-normal over the fan-out. As a config, not an object: each layer makes its own,
-    # with a seed of its own, where one object would give them all the same weights.
+    # He-normal over the fan-out. A config, not an object, so that each layer creates
+    # its own initialiser with its own seed; one object would give all the same weights.
     kernel_initializer={
         "class_name": "VarianceScaling",
         "config": {
@@ -39,27 +39,26 @@ def resnet12(
     momentum: float = 0.9,
     name: str = "resnet12",
 ) -> keras.Model:
-    """ResNet-12 on raw pixels.
+    """ResNet-12 with raw pixels as input.
 
     Four residual blocks of three 3x3 convolutions with batch normalisation and
     LeakyReLU(0.1), each followed by 2x2 max-pooling; then global average pooling and
-    a dense layer. The classes' logits, in float32, are the output of the layer
-    `logits`.
+    a dense layer. The logits, in float32, are the output of the layer `logits`.
 
     Args:
         num_classes: Positive integer.
-        head: What turns the logits into the output: a head's name, a layer, or
-            `None` to put out the logits.
+        head: The output layer after the logits: a head's name, a layer, or `None` to
+            output the logits.
         width: The filters of the four blocks: an integer `w` for
             `(w, 2 * w, 4 * w, 8 * w)`, or a tuple of four integers.
         input_shape: Tuple of integers, at least 16 pixels on each side.
         dropblock: Float in [0, 1), the rate of `DropBlock` after each block.
         block_size: Positive integer, the side of DropBlock's blocks.
-        seed: Integer, the seed of DropBlock's choices.
-        synchronized: Boolean, whether batch normalisation takes its moments over all
-            replicas of a `tf.distribute` strategy. On TensorFlow alone.
-        momentum: Float in [0, 1), the share of batch normalisation's moving averages
-            that a training step keeps. In a short training, take less.
+        seed: Integer, the random seed of DropBlock.
+        synchronized: Boolean, whether batch normalisation computes mean and variance
+            over all replicas of a `tf.distribute` strategy. Only on TensorFlow.
+        momentum: Float in [0, 1), the momentum of batch normalisation's moving
+            averages. Use a smaller value for a short training.
         name: String, the name of the model.
 
     Returns:

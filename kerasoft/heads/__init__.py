@@ -1,7 +1,7 @@
 """The softmax family as Keras layers, and the registry of their names.
 
-A head turns logits into probabilities or log-probabilities, and says which in its
-attribute `outputs`. What all heads have in common is told in `Head`.
+A head turns logits into probabilities or log-probabilities; its attribute `outputs`
+says which. `Head` documents what all heads have in common.
 """
 
 import difflib
@@ -62,7 +62,7 @@ HEADS: dict[str, type[Head]] = {
 
 
 def get(name: str, /, **kwargs: Any) -> Head:
-    """Makes the head of a name.
+    """Creates a head by its name.
 
     Args:
         name: String, a key of `HEADS`.
@@ -82,18 +82,18 @@ def get(name: str, /, **kwargs: Any) -> Head:
     if name not in HEADS:
         near = difflib.get_close_matches(str(name), HEADS) or HEADS
         raise ValueError(
-            f"There is no head of that name; did you mean {' or '.join(near)}? "
+            f"There is no head with that name; did you mean {' or '.join(near)}? "
             f"Received: {name!r}"
         )
     return HEADS[name](**kwargs)
 
 
 def takes(name: str, option: str) -> bool:
-    """Whether the head of a name has an argument of its own, such as `temperature`.
+    """Whether a head has an option, such as `temperature`.
 
     Args:
         name: String, a key of `HEADS`.
-        option: String, the argument.
+        option: String, the name of an argument.
     """
     return option in inspect.signature(HEADS[name]).parameters
 
@@ -130,8 +130,8 @@ def find(where: "str | keras.layers.Layer") -> Head:
         if len(ends) == 1:
             return find(ends[0])
         raise ValueError(
-            "Expected a model that ends in one head; give the head itself. "
-            f"Received: {where!r}, in which there are {len(ends)}"
+            "Expected a model that ends in one head; pass the head itself. "
+            f"Received: {where!r}, which has {len(ends)} outputs or heads"
         )
     raise ValueError(
         "Expected a head, the name of one, or a layer or model that ends in one. "
@@ -140,7 +140,7 @@ def find(where: "str | keras.layers.Layer") -> Head:
 
 
 def _ends(model: keras.Model) -> list[keras.layers.Layer]:
-    """The layers of which a model's outputs come, or the heads of a subclassed one."""
+    """The layers that produce a model's outputs, or the heads of a subclassed model."""
     try:
         outputs = model.outputs
     except AttributeError:

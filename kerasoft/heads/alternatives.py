@@ -1,4 +1,4 @@
-"""The heads that put something else in the place of the exponential."""
+"""The heads that replace the exponential by another function."""
 
 import math
 from typing import Any
@@ -11,11 +11,11 @@ from kerasoft.ops import Tensor
 
 
 class SphericalHead(Head):
-    """Base of the heads whose loss knows the other classes by two sums alone.
+    """Base of the heads whose loss depends on the other classes by two sums only.
 
-    These are the sum of the logits and the sum of their squares, so that
-    `kerasoft.output_layers.FactoredOutput` trains them at a cost that does not depend
-    on the number of classes.
+    These are the sum of the logits and the sum of their squares. Therefore
+    `kerasoft.output_layers.FactoredOutput` can train them at a cost that does not
+    depend on the number of classes.
 
     Reference:
         [Vincent et al., 2015](https://arxiv.org/abs/1412.7091).
@@ -37,9 +37,9 @@ class SphericalHead(Head):
     def score_of_sums(
         self, squares: Tensor, total: Tensor, logit: Tensor, num_classes: int
     ) -> Tensor:
-        """The log-probability of a class, or the score of a head without any.
+        """The log-probability of a class, or its score if there are no probabilities.
 
-        It rises with the same function of `logit` whatever the sums are.
+        For any sums, the order of the classes by this value is the same.
         """
         return -self.loss_of_sums(squares, total, logit, num_classes)
 
@@ -56,8 +56,7 @@ class TaylorSoftmax(SphericalHead):
     ```
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [de Brébisson and Vincent, 2016](https://arxiv.org/abs/1511.05042).
@@ -91,10 +90,9 @@ class SphericalSoftmax(SphericalHead):
     It ignores the sign of a logit.
 
     Args:
-        epsilon: Positive float, which keeps the gradient of the logarithm bounded
-            where a logit crosses 0.
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        epsilon: Positive float, which bounds the gradient of the logarithm at logits
+            near 0.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Raises:
         ValueError: If `epsilon` is not positive.
@@ -112,8 +110,8 @@ class SphericalSoftmax(SphericalHead):
         super().__init__(axis=axis, **kwargs)
         if not epsilon > 0:
             raise ValueError(
-                "`epsilon` must be positive, or logits of 0 have no distribution. "
-                f"Received: epsilon={epsilon}"
+                "`epsilon` must be positive, because otherwise logits of 0 cannot be "
+                f"normalised. Received: epsilon={epsilon}"
             )
         self.epsilon = epsilon
 
@@ -131,7 +129,7 @@ class SphericalSoftmax(SphericalHead):
 
 @register
 class ZScore(SphericalHead):
-    """The logits' scores among the classes, which the Z-loss trains.
+    """Z-score layer: logits standardised over the classes, for the Z-loss.
 
     Formula:
 
@@ -140,15 +138,14 @@ class ZScore(SphericalHead):
     matched loss = softplus(a * (b - z_score(x)[label])) / a
     ```
 
-    Scores are no probabilities: they order the classes, and the loss only asks that the
-    label's be high. Where probabilities are asked for, they are softmax of the scores,
-    which nothing has calibrated.
+    Scores rank the classes but are not probabilities; the loss only raises the score of
+    the label. `probabilities` returns the softmax of the scores, which the training
+    does not calibrate.
 
     Args:
-        a: Positive float, how sharply the matched loss bends.
-        b: Float, the score up to which the matched loss pulls a label.
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        a: Positive float, the sharpness of the softplus in the matched loss.
+        b: Float, the score up to which the matched loss raises the label's score.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Raises:
         ValueError: If `a` is not positive.
@@ -209,12 +206,11 @@ class SinSoftmax(Head):
     sin_softmax(x) = softmax(sin(x))
     ```
 
-    No probability is above `e**2 / (e**2 + N - 1)` (0.07 for 100 classes), because a
-    sine has bounds.
+    A sine lies in [-1, 1], so no probability is above `e**2 / (e**2 + N - 1)`, which is
+    0.07 for 100 classes.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Banerjee et al., 2021](https://arxiv.org/abs/2108.07153), the periodic

@@ -1,4 +1,4 @@
-"""What every head has in common."""
+"""The base class of the heads."""
 
 import warnings
 from typing import Any, ClassVar
@@ -14,37 +14,37 @@ from kerasoft.ops import Tensor
 class Head(keras.layers.Layer):
     """Base of the heads, layers that turn logits into a distribution over classes.
 
-    What all of them have in common:
+    All heads share these properties:
 
-    - They compute in float32 and return float32, whatever dtype or dtype policy they
-      are given, so that they are safe at the end of a mixed-precision model.
-    - They take logits of any floating dtype and any shape, and reduce over `axis`. The
-      output has the shape of the input. It is finite for all finite logits.
-    - A logit of -inf masks its class: its probability is 0, and its log-probability the
-      lowest float32. So does a `mask`. A row whose classes are all masked has
-      probability 0 everywhere, as in `keras.layers.Softmax`.
-    - A mask of time steps, such as `keras.layers.Masking` makes, goes through to the
-      loss, which leaves the masked steps out.
-    - A file that holds a head is loaded after `import kerasoft`, which tells Keras
-      about its layers and losses.
+    - They compute and return float32, whatever the dtype or dtype policy, so they can
+      be the last layer of a mixed-precision model.
+    - They take logits of any floating dtype and any shape, and normalise over `axis`.
+      The output has the shape of the input, and is finite for all finite logits.
+    - A logit of -inf masks its class: its probability is 0, and its log-probability is
+      the most negative float32. A `mask` of classes has the same effect. If all classes
+      of a row are masked, all its probabilities are 0.
+    - A mask of time steps, such as the one from `keras.layers.Masking`, is passed on to
+      the loss, which ignores the masked steps.
+    - Run `import kerasoft` before you load a file that contains a head, so that Keras
+      knows its layers and losses.
 
-    A head of your own is a subclass with a method `activate`, and an attribute
-    `outputs` if it does not put out probabilities.
+    To write your own head, subclass `Head` and define the method `activate`, and the
+    attribute `outputs` if the head does not return probabilities.
 
     Args:
         axis: Integer, the axis of the classes.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Attributes:
-        outputs: What the head puts out: `"probabilities"`, `"log_probabilities"`,
-            `"sparse_probabilities"`, of which some are exactly 0, or `"scores"`, which
-            order the classes and are no probabilities.
+        outputs: What the head returns: `"probabilities"`, `"log_probabilities"`,
+            `"sparse_probabilities"`, some of which are exactly 0, or `"scores"`, which
+            rank the classes but are not probabilities.
 
     Call arguments:
         inputs: Logits.
-        mask: Boolean tensor of as many dimensions as `inputs`, each of them equal to
-            that of `inputs` or 1: `False` masks a class. A mask with fewer dimensions
-            is one of time steps.
+        mask: Boolean tensor. If it has as many dimensions as `inputs`, each of the same
+            size or 1, `False` masks a class. If it has fewer dimensions, it is a mask
+            of time steps.
 
     Raises:
         ValueError: If `axis` is not an integer, or a mask does not fit the logits.
@@ -65,7 +65,7 @@ class Head(keras.layers.Layer):
         return "float32"
 
     def activate(self, logits: Tensor) -> Tensor:
-        """The head's function: what it puts out for logits, masked classes at -inf."""
+        """The output for logits, in which masked classes are -inf."""
         raise NotImplementedError
 
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -73,7 +73,7 @@ class Head(keras.layers.Layer):
         return self.activate(hide_classes(inputs, mask))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None) -> Any:
-        """The mask of time steps, which the output keeps; not that of classes."""
+        """The mask of the output: that of time steps, but not that of classes."""
         if previous_mask is None or len(previous_mask.shape) < len(inputs.shape):
             return previous_mask
         return _keras.get_keras_mask(inputs)
@@ -82,29 +82,29 @@ class Head(keras.layers.Layer):
         return input_shape
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """The probabilities, from what the head put out."""
+        """The probabilities, computed from the head's output."""
         if self.outputs == "log_probabilities":
             return keras.ops.exp(outputs)
         return keras.ops.convert_to_tensor(outputs)
 
     def log_probabilities(self, outputs: Tensor) -> Tensor:
-        """The log-probabilities, from what the head put out.
+        """The log-probabilities, computed from the head's output.
 
-        That of a probability of 0 is the logarithm of the smallest normal float32.
+        For a probability of 0, it is the logarithm of the smallest normal float32.
         """
         if self.outputs == "log_probabilities":
             return keras.ops.convert_to_tensor(outputs)
         return ops.log_of(outputs)
 
     def logit_scale(self, training: bool) -> Tensor | float | None:
-        """What the logits are multiplied by, where softmax or its logarithm follows.
+        """The factor `s`, if the head is `softmax(s * logits)` or its logarithm.
 
-        `None` of a head that is neither. A head that counts training steps counts one.
+        `None` for all other heads. In training, a head that counts steps counts one.
         """
         return None
 
     def matched_loss(self, **kwargs: Any) -> keras.losses.Loss:
-        """The loss that takes the head's output for what it is.
+        """The loss that interprets the head's output correctly.
 
         Args:
             **kwargs: The arguments of the loss, such as `label_smoothing`.
@@ -115,9 +115,9 @@ class Head(keras.layers.Layer):
         return {**super().get_config(), "axis": self.axis}
 
     def _warn_of_misreading(self) -> None:
-        """Warns once of a compiled loss or metric that misreads the head's output.
+        """Warns once if a compiled loss or metric misinterprets the head's output.
 
-        A layer does not see what its model is compiled with, but it sees the model that
+        A layer does not know how its model is compiled, so this looks up the model that
         is being called.
         """
         model = _keras.entry_layer(self)
@@ -138,19 +138,19 @@ class Head(keras.layers.Layer):
 
 
 def hide_classes(logits: Tensor, mask: Tensor | None) -> Tensor:
-    """Puts -inf where a mask of classes is false. A mask of time steps hides none."""
+    """Sets masked classes to -inf. A mask of time steps changes nothing."""
     if mask is None:
         return logits
-    mine, theirs = tuple(mask.shape), tuple(logits.shape)
-    if len(mine) < len(theirs) and mine == theirs[: len(mine)]:
+    of_mask, of_logits = tuple(mask.shape), tuple(logits.shape)
+    if len(of_mask) < len(of_logits) and of_mask == of_logits[: len(of_mask)]:
         return logits
-    if len(mine) != len(theirs) or any(
+    if len(of_mask) != len(of_logits) or any(
         m not in (1, None, n) and n is not None
-        for m, n in zip(mine, theirs, strict=True)
+        for m, n in zip(of_mask, of_logits, strict=True)
     ):
         raise ValueError(
-            "A mask of classes must have as many dimensions as the logits, each equal "
-            "to theirs or 1; a mask of time steps must have their first dimensions. "
-            f"Received: mask.shape={mine}, inputs.shape={theirs}"
+            "A mask of classes must have as many dimensions as the logits, each of the "
+            "same size or 1; a mask of time steps must have the logits' first "
+            f"dimensions. Received: mask.shape={of_mask}, inputs.shape={of_logits}"
         )
     return keras.ops.where(keras.ops.cast(mask, "bool"), logits, -float("inf"))

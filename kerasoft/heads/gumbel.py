@@ -24,22 +24,22 @@ class GumbelHead(Head):
     """Base of the heads with Gumbel noise and a temperature.
 
     Args:
-        temperature: Non-zero number; a `keras.optimizers.schedules` schedule, evaluated
-            at the number of training steps that the layer has taken; or `"learned"`,
-            the softplus of a weight that begins at temperature 1. A negative
-            temperature reverses the order of the logits.
-        noise: When noise is added: `"training"` (in training alone), `"always"` or
+        temperature: Non-zero number; a schedule of `keras.optimizers.schedules`, which
+            is evaluated at the layer's number of training steps; or `"learned"`, the
+            softplus of a weight, initially 1. A negative temperature reverses the order
+            of the logits.
+        noise: When noise is added: `"training"` (only in training), `"always"` or
             `"never"`.
         seed: Integer, the seed of the noise. Drawn at random if `None`.
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Attributes:
-        step: The training steps that the layer has taken. An outermost call with
-            `training=True` is one step, however often the layer is called within it (as
-            it is if it is shared, or wrapped in `TimeDistributed`). Like the state of a
-            seed generator it is in `variables` and in files, not in `weights`: weights
-            of a model without it fit, and `set_weights` leaves it as it is.
+        step: The number of training steps. A call of the model with `training=True` is
+            one step, even if it calls the layer several times (because the layer is
+            shared, or wrapped in `TimeDistributed`). Like the state of a seed
+            generator, it is in `variables` and in saved files, but not in `weights`: so
+            `set_weights` accepts the weights of a model without it, and does not change
+            it.
 
     Call arguments:
         inputs: Logits.
@@ -48,7 +48,7 @@ class GumbelHead(Head):
 
     Raises:
         ValueError: If `temperature` is 0, not finite or of a wrong type, or `noise` is
-            none of the three.
+            not one of the three strings.
     """
 
     def __init__(
@@ -69,8 +69,8 @@ class GumbelHead(Head):
         self.noise = noise
         self.seed = random.randint(0, 2**31 - 1) if seed is None else seed
         self.seed_generator = SeedGenerator(self.seed)
-        # A variable, so that it holds inside a compiled loop of steps, over replicas,
-        # in a checkpoint and in a SavedModel.
+        # A variable, so that it works in a compiled loop of steps, with several
+        # replicas, in a checkpoint and in a SavedModel.
         self.step = self.add_weight(
             shape=(),
             dtype="int32",
@@ -89,10 +89,10 @@ class GumbelHead(Head):
 
     @property
     def temperature(self) -> Temperature:
-        """The temperature as it was given: a number, a schedule or `"learned"`.
+        """The temperature that was passed: a number, a schedule or `"learned"`.
 
-        It can be assigned until the layer is called for the first time. From then on a
-        compiled function may hold it, and assigning it raises an `AttributeError`.
+        It can be assigned before the first call of the layer. After that, a compiled
+        function may contain its value, and assigning it raises an `AttributeError`.
         """
         return self._temperature
 
@@ -101,16 +101,16 @@ class GumbelHead(Head):
         if self.built or LEARNED in (self._temperature, value):
             raise AttributeError(
                 "`temperature` cannot be assigned once the head has been called, nor "
-                "where it is learned. Use a schedule to change it by the training "
-                "step, or build a model with a head of another temperature and hand "
-                "it the weights with `set_weights`. "
+                "where it is learned. Use a schedule to change it during training, or "
+                "build a model with a head of another temperature and copy the weights "
+                "with `set_weights`. "
                 f"Received: temperature={value!r}"
             )
         self._temperature = _checked(value)
 
     @property
     def current_temperature(self) -> Tensor | float:
-        """The temperature at the training step that the layer has reached."""
+        """The temperature at the current training step."""
         return self._temperature_at(self.step)
 
     def _temperature_at(self, step: Tensor) -> Tensor | float:
@@ -137,7 +137,7 @@ class GumbelHead(Head):
         return self.noise == "always" or (self.noise == "training" and bool(training))
 
     def _take_step(self, training: bool | None) -> Tensor | float:
-        """The temperature of a call; the first of a training step is counted."""
+        """The temperature for this call, which counts a step if it is the first."""
         if training and not _keras.is_first_call(self):
             return self._temperature_at(self.step - 1)
         temperature = self.current_temperature
@@ -149,13 +149,13 @@ class GumbelHead(Head):
         return 1 / self._take_step(training)
 
     def activate(self, logits: Tensor) -> Tensor:
-        """The head's function without noise, at the temperature it has reached."""
+        """The output without noise, at the current temperature."""
         return self.relax(logits, self.current_temperature, 0.0)
 
     def relax(
         self, logits: Tensor, temperature: Tensor | float, noise: Tensor | float
     ) -> Tensor:
-        """The head's function of logits, a temperature and a given noise."""
+        """The output for logits, a temperature and noise."""
         raise NotImplementedError
 
     @property
@@ -167,7 +167,7 @@ class GumbelHead(Head):
         return [w for w in super().non_trainable_weights if w is not self.step]
 
     def load_own_variables(self, store: Any) -> None:
-        if store.keys():  # else the file is of a model whose head has no state
+        if store.keys():  # empty if the file's model has a head without state
             super().load_own_variables(store)
 
     def get_config(self) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class GumbelHead(Head):
 
 
 def _checked(temperature: Any) -> Temperature:
-    """A temperature that can be used, from what was given or read from a config."""
+    """Checks a temperature that was passed or read from a config, and returns it."""
     if isinstance(temperature, dict):
         temperature = keras.optimizers.schedules.deserialize(temperature)
     if isinstance(temperature, LearningRateSchedule) or temperature == LEARNED:
@@ -213,21 +213,17 @@ class GumbelSoftmax(GumbelHead):
     gumbel_softmax(x) = softmax((x + g) / temperature)
     ```
 
-    As the temperature falls to 0, the output nears a one-hot sample of softmax(x).
+    As the temperature approaches 0, the output approaches a one-hot sample of
+    softmax(x).
 
     Args:
-        temperature: Non-zero float, a
-            `keras.optimizers.schedules.LearningRateSchedule` that is evaluated at the
-            number of training steps that the layer has taken, or `"learned"`, the
-            softplus of a weight that begins at temperature 1. A negative temperature
-            reverses the order of the logits.
-        noise: When noise is added: `"training"` (in training alone), `"always"` or
-            `"never"`. Without it, the layer computes `softmax(x / temperature)`.
+        temperature: See `GumbelHead`.
+        noise: See `GumbelHead`. Without noise, the layer computes
+            `softmax(x / temperature)`.
         hard: Boolean. If `True`, the output is one-hot, and its gradient is that of
             the relaxed sample (the straight-through estimator).
         seed: Integer, the seed of the noise. Drawn at random if `None`.
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Jang et al., 2017](https://arxiv.org/abs/1611.01144), equation 2;
@@ -278,20 +274,15 @@ class LogGumbelSoftmax(GumbelHead):
     log_gumbel_softmax(x) = log_softmax((x + g) / temperature)
     ```
 
-    It is finite where the probabilities of Gumbel-softmax underflow, as they do at a
-    low temperature.
+    It is finite where the probabilities of Gumbel-softmax underflow, which happens at
+    low temperatures.
 
     Args:
-        temperature: Non-zero float, a
-            `keras.optimizers.schedules.LearningRateSchedule` that is evaluated at the
-            number of training steps that the layer has taken, or `"learned"`, the
-            softplus of a weight that begins at temperature 1. A negative temperature
-            reverses the order of the logits.
-        noise: When noise is added: `"training"` (in training alone), `"always"` or
-            `"never"`. Without it, the layer computes `log_softmax(x / temperature)`.
+        temperature: See `GumbelHead`.
+        noise: See `GumbelHead`. Without noise, the layer computes
+            `log_softmax(x / temperature)`.
         seed: Integer, the seed of the noise. Drawn at random if `None`.
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Maddison et al., 2017](https://arxiv.org/abs/1611.00712), appendix C

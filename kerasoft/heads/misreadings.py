@@ -1,56 +1,56 @@
-"""Notices a compiled loss or metric that takes a head's output for something else."""
+"""Finds compiled losses and metrics that misinterpret a head's output."""
 
 import inspect
 from typing import Any
 
 import keras
 
-# Losses and metrics of Keras say in their config what they read: those of probabilities
-# have `from_logits: False`, or thresholds to compare them with.
+# The config of Keras's losses and metrics shows what they expect: those that expect
+# probabilities have `from_logits: False`, or thresholds.
 _THRESHOLDS = ("thresholds", "num_thresholds", "threshold")
 _DIVERGENCES = ("kl_divergence", "KLDivergence")
 
 
 def misreadings(model: keras.Model, outputs: str) -> list[str]:
-    """Tells of each of Keras's losses and metrics that misreads a model's output.
+    """Describes each of Keras's losses and metrics that misinterprets a model's output.
 
     Args:
         model: A compiled model.
-        outputs: What it puts out, an `outputs` of a head.
+        outputs: What the model returns, as in `Head.outputs`.
 
     Returns:
-        A sentence for each, with the way out in it.
+        A list of messages, each with the problem and its solution.
     """
-    compiled = model._compile_config.config  # what `compile` was given, as it was
-    told = {"log_probabilities": "log-probabilities", "scores": "scores"}.get(outputs)
-    found = []
+    compiled = model._compile_config.config  # the arguments of `compile`
+    kind = {"log_probabilities": "log-probabilities", "scores": "scores"}.get(outputs)
+    messages = []
     for thing in _flatten(compiled.get("loss")):
         reads = _reads(keras.losses, thing)
-        if told and reads == "probabilities":
-            found.append(
-                f"The loss {_name(thing)} reads probabilities, and the model puts out "
-                f"{told}: it would learn nothing. Compile it with "
+        if kind and reads == "probabilities":
+            messages.append(
+                f"The loss {_name(thing)} reads probabilities, but the model returns "
+                f"{kind}: it would learn nothing. Compile it with "
                 "`loss=kerasoft.losses.matched_loss(model)`."
             )
-        if not told and reads == "logits":
-            found.append(
-                f"The loss {_name(thing)} reads logits, and the model puts out "
-                "probabilities: softmax would be taken twice. Compile it with "
+        if not kind and reads == "logits":
+            messages.append(
+                f"The loss {_name(thing)} reads logits, but the model returns "
+                "probabilities: softmax would be applied twice. Compile it with "
                 "`loss=kerasoft.losses.matched_loss(model)`."
             )
     for name in ("metrics", "weighted_metrics"):
         for thing in _flatten(compiled.get(name)):
-            if told and _reads(keras.metrics, thing) == "probabilities":
-                found.append(
-                    f"The metric {_name(thing)} reads probabilities, and the model "
-                    f"puts out {told}. Compile and evaluate "
+            if kind and _reads(keras.metrics, thing) == "probabilities":
+                messages.append(
+                    f"The metric {_name(thing)} reads probabilities, but the model "
+                    f"returns {kind}. Compile and evaluate "
                     "`kerasoft.probabilities(model)` with it."
                 )
-    return found
+    return messages
 
 
 def _flatten(things: Any) -> list:
-    """The losses or metrics of a compiled model, one by one."""
+    """The losses or metrics of a compiled model as a flat list."""
     if things is None:
         return []
     if isinstance(things, list | tuple):
@@ -61,7 +61,7 @@ def _flatten(things: Any) -> list:
 
 
 def _reads(module: Any, thing: Any) -> str | None:
-    """What one of Keras's losses or metrics reads; `None` of any other."""
+    """What one of Keras's losses or metrics reads; `None` for any other."""
     if isinstance(thing, str):
         try:
             thing = module.get(thing)

@@ -1,4 +1,4 @@
-"""Softmax and its base-2 sister, as probabilities and log-probabilities."""
+"""Softmax and base-2 softmax, as probabilities and log-probabilities."""
 
 import math
 
@@ -17,11 +17,10 @@ class Softmax(Head):
     softmax(x)[i] = exp(x[i]) / sum(exp(x))
     ```
 
-    `keras.layers.Softmax`, with what `Head` promises: float32 under any policy.
+    It differs from `keras.layers.Softmax` as `Head` describes.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Example:
 
@@ -47,12 +46,11 @@ class LogSoftmax(Head):
     log_softmax(x)[i] = x[i] - log(sum(exp(x)))
     ```
 
-    Applied to its own output it changes nothing, which is why a log-softmax head
-    survives a loss that applies softmax again.
+    Applied to its own output it changes nothing. So a loss that expects logits, and
+    applies log-softmax again, gives the correct result for this head.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Example:
 
@@ -83,8 +81,7 @@ class Softmax2(Head):
     It is softmax at the temperature `1 / ln(2)`, about 1.44.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).
@@ -113,8 +110,7 @@ class LogSoftmax2(Head):
     ```
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Stevens et al., 2021](https://arxiv.org/abs/2103.09301).

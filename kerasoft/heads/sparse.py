@@ -10,13 +10,13 @@ from kerasoft.ops import Tensor
 
 
 class SparseHead(Head):
-    """Base of the heads that project the logits on the simplex.
+    """Base of the heads that project the logits on the probability simplex.
 
-    Cross-entropy is infinite at a probability of 0, and a class there has no gradient
-    to come back by. The matched loss is therefore `losses.EntmaxLoss`, whose gradient
-    by the logits is `probabilities - target`. It needs the logits, and finds them
-    attached to the head's output; so the head must come last, with nothing between it
-    and the loss.
+    Cross-entropy is infinite at a probability of 0, and a class with this probability
+    has no gradient, so its probability could not rise again. Therefore the matched loss
+    is `losses.EntmaxLoss`, whose gradient with respect to the logits is
+    `probabilities - target`. It needs the logits, which the head attaches to its
+    output; so the head must be the last layer.
     """
 
     outputs = "sparse_probabilities"
@@ -48,8 +48,7 @@ class Sparsemax(SparseHead):
     Its probabilities can be exactly 0.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Martins and Astudillo, 2016](https://arxiv.org/abs/1602.02068), equation 1,
@@ -77,12 +76,11 @@ class Entmax15(SparseHead):
     entmax15(x)[i] = max(x[i] / 2 - threshold, 0) ** 2
     ```
 
-    with the threshold at which the probabilities sum to 1. They can be exactly 0, and
-    unlike sparsemax's they are smooth where they become so.
+    with the threshold at which the probabilities sum to 1. They can be exactly 0;
+    unlike sparsemax's, their derivative is continuous where they become 0.
 
     Args:
-        axis: Integer, the axis of the classes.
-        **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
+        **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.
 
     Reference:
         [Peters et al., 2019](https://arxiv.org/abs/1905.05702), equation 10 with

@@ -1,7 +1,7 @@
 """Output layers for many classes, which own their weights and compute their own loss.
 
-An output layer takes the place of `Dense(num_classes)`, a head and a loss. What all of
-them have in common is told in `OutputLayer`; `Classifier` trains them with `fit`.
+An output layer replaces `Dense(num_classes)`, a head and a loss. `OutputLayer`
+documents what all of them have in common; `Classifier` trains them with `fit`.
 """
 
 from kerasoft.output_layers.adaptive import AdaptiveOutput

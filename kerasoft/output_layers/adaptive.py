@@ -31,9 +31,10 @@ from kerasoft.rows import look_up
 
 @register
 class AdaptiveOutput(OutputLayer):
-    """Softmax over clusters of classes by frequency, the rare ones at less width.
+    """Adaptive softmax: classes in clusters by frequency, less width for rare ones.
 
-    Formula, for a class of the head, and for the class number `j` of cluster `i`:
+    The most frequent classes are in the head (here not a `Head` layer), the others in
+    clusters. Formula, for a class of the head, and for class `j` of cluster `i`:
 
     ```python
     head = log_softmax(features @ kernel.T + bias)
@@ -42,27 +43,28 @@ class AdaptiveOutput(OutputLayer):
     log_p = head[head_size + i] + cluster[j]
     ```
 
-    Most labels are of the head, so a step of training computes few logits of rare
-    classes: each row those of its own label's cluster. The rows are sorted by cluster
-    and worked off in blocks of fixed size, so that a step compiles on every backend.
-    The log-probabilities are exact, in training too, and sum to 1. Training does not
-    compute the rank of a label, so `Classifier` gives accuracies in evaluation alone.
+    Most labels are in the head, so a training step computes few logits of rare classes:
+    for each row, only those of its label's cluster. The rows are sorted by cluster and
+    processed in blocks of fixed size, so a step compiles on every backend. The
+    log-probabilities are exact, also in training, and their exponentials sum to 1.
+    Training does not compute the rank of a label, so `Classifier` reports accuracies
+    only in evaluation.
 
     Args:
         num_classes: Positive integer.
         counts: How often each class occurs in training, numbers of shape
-            `(num_classes,)`; or `None` if the classes are numbered by falling
-            frequency. The layer keeps them and sorts the classes itself.
-        cutoffs: Rising integers: the classes from the most frequent to the first
-            cutoff are the head, those to the next are a cluster, and so on. `None`
-            for the cheapest ones, see `cheapest_cutoffs`, which needs `counts`.
+            `(num_classes,)`; or `None` if the classes are numbered by decreasing
+            frequency. The layer sorts the classes.
+        cutoffs: Increasing integers: the most frequent classes up to the first cutoff
+            are the head, those up to the next are a cluster, and so on. With `None`,
+            `cheapest_cutoffs` chooses them from `counts`.
         div_value: Float of at least 1. Cluster `i`, counted from 0, has features of
             dimension `dim // div_value ** (i + 1)`.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
         ValueError: If both `counts` and `cutoffs` are `None`, one of them is not as
-            told above, `div_value` is below 1, or as `OutputLayer` does.
+            described above, `div_value` is below 1, and as in `OutputLayer`.
 
     Reference:
         [Grave et al., 2017](https://arxiv.org/abs/1609.04309).
@@ -86,8 +88,8 @@ class AdaptiveOutput(OutputLayer):
         super().__init__(num_classes, **kwargs)
         if counts is None and cutoffs is None:
             raise ValueError(
-                "Give `counts`, how often each class occurs, or the `cutoffs` of "
-                "classes that are numbered by falling frequency. "
+                "Pass `counts`, how often each class occurs, or the `cutoffs` of "
+                "classes that are numbered by decreasing frequency. "
                 "Received: counts=None, cutoffs=None"
             )
         if not div_value >= 1:
@@ -95,7 +97,7 @@ class AdaptiveOutput(OutputLayer):
                 f"`div_value` must be at least 1. Received: div_value={div_value!r}"
             )
         self.counts = None if counts is None else checked_counts(counts, num_classes)
-        # If not given they are found in `build`, where the dimension is known.
+        # Otherwise `build` chooses them, because they depend on the dimension.
         self.cutoffs: list[int] = []
         if cutoffs is not None:
             self.cutoffs = checked_cutoffs(cutoffs, num_classes)
@@ -162,10 +164,10 @@ class AdaptiveOutput(OutputLayer):
         return Outcome(total, nll, rank)
 
     def _parts(self, features, k):
-        """What the head and each cluster are, by falling frequency of their classes.
+        """Yields the head and each cluster, by decreasing frequency of their classes.
 
-        The first rank, features, kernel, biases, the `k` largest logits with their
-        places, and what makes a logit a log-probability.
+        Each is the first rank, features, kernel, biases, the `k` largest logits with
+        their positions, and the offset from logits to log-probabilities.
         """
         kernel, bias = self.dense(self.kernel, self.bias)
         size = self.head_size

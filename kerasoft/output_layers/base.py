@@ -1,4 +1,4 @@
-"""What every output layer has in common."""
+"""The base class of the output layers, and functions over blocks of classes."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,42 +18,42 @@ from kerasoft.output_layers.loops import (
 )
 from kerasoft.rows import rows_of
 
-PART = 64  # classes of a block, over which samples sum at once
+PART = 64  # classes of a block, whose weights sampling sums first
 
 
 class OutputLayer(keras.layers.Layer):
-    """Base of the output layers, which take the place of a dense layer, head and loss.
+    """Base of the output layers, which replace a dense layer, a head and a loss.
 
-    What all of them have in common:
+    All output layers share these properties:
 
     - They own the weights of the classes, and compute their loss from features and
       labels, without the logits of a whole batch. `Classifier` trains them with `fit`.
-    - They compute in float32, whatever dtype policy they are given.
-    - Labels are integers of shape `(batch,)` or `(batch, 1)`. One outside `0..N-1`
-      raises an error, or makes the loss NaN where no value can be seen, as in
-      `kerasoft.losses.HeadLoss`; one equal to `ignore_class` costs nothing.
-    - Called on features, they give the likeliest classes and their log-probabilities.
+    - They compute in float32, whatever the dtype policy.
+    - Labels are integers of shape `(batch,)` or `(batch, 1)`. A label outside `0..N-1`
+      raises an error, or makes the loss NaN where values cannot be checked, as in
+      `kerasoft.losses.HeadLoss`. Labels equal to `ignore_class` are ignored.
+    - Called on features, they return the most likely classes and their
+      log-probabilities.
+    - `sample` draws classes at random.
 
-    - They draw samples, with `sample`.
-
-    An output layer of your own is a subclass with the methods `build`, `outcome`,
-    `likeliest`, `log_probabilities` and `draw`.
+    To write your own output layer, subclass `OutputLayer` and define `build`,
+    `outcome`, `likeliest`, `log_probabilities` and `draw`.
 
     Args:
         num_classes: Positive integer.
         use_bias: Boolean, whether the classes have biases.
         kernel_initializer: Initialiser of the weights of the classes.
-        top_k: Positive integer, how many classes a prediction names.
-        ignore_class: Integer label that costs nothing, or `None`.
-        chunk_bytes: Positive integer, the memory in bytes for the logits that are held
-            at once.
+        top_k: Positive integer, how many classes a prediction returns.
+        ignore_class: Integer label that is ignored, or `None`.
+        chunk_bytes: Positive integer, the maximum size in bytes of the logits that are
+            in memory at once.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Features, float tensor of shape `(batch, dim)`.
 
     Returns:
-        A dictionary of `classes`, integers of shape `(batch, top_k)`, the likeliest
+        A dictionary of `classes`, integers of shape `(batch, top_k)`, the most likely
         first, and their `log_probabilities`.
 
     Raises:
@@ -95,8 +95,8 @@ class OutputLayer(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise ValueError(
-                "Features must be of shape (batch, dim), with a known `dim`; a pooling "
-                "or `keras.layers.Flatten` makes them so. "
+                "Features must be of shape (batch, dim), with a known `dim`; add a "
+                "pooling layer or `keras.layers.Flatten`. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.dim = int(input_shape[-1])
@@ -119,7 +119,7 @@ class OutputLayer(keras.layers.Layer):
         )
 
     def dense(self, kernel: Any, bias: Any) -> tuple[Tensor, Tensor]:
-        """What `add_dense` added, as tensors, with biases of 0 where there are none."""
+        """A kernel and its biases as tensors, with biases of 0 if there are none."""
         kernel = ops.convert_to_tensor(kernel)
         if bias is None:
             return kernel, ops.zeros((kernel.shape[0],))
@@ -138,18 +138,19 @@ class OutputLayer(keras.layers.Layer):
         weights: Tensor | None = None,
         training: bool = False,
     ) -> tuple[Outcome, Tensor]:
-        """The mean loss of features and labels, and the weight of each row.
+        """The mean loss for features and labels, and the weight of each row.
 
         Args:
             features: Float tensor of shape `(batch, dim)`.
             labels: Integer tensor of shape `(batch,)` or `(batch, 1)`.
-            weights: Float tensor of shape `(batch,)` or `(batch, 1)`, or `None` for 1
-                each.
-            training: Whether gradients will be asked for.
+            weights: Float tensor of shape `(batch,)` or `(batch, 1)`, or `None` for
+                weights of 1.
+            training: Whether gradients will be needed.
 
         Returns:
-            An `Outcome`, whose total is the weighted sum over how many labels are not
-            ignored; and the weights, 0 where a label is.
+            An `Outcome`, whose total is the weighted sum divided by the number of
+            labels that are not ignored; and the weights, which are 0 for ignored
+            labels.
         """
         features = ops.cast(features, "float32")
         labels = ops.reshape(ops.convert_to_tensor(labels), (-1,))
@@ -167,27 +168,27 @@ class OutputLayer(keras.layers.Layer):
         total = found.total + ops.where(ops.all(valid), 0.0, math.nan)
         return found._replace(total=total), given
 
-    # Prediction, by blocks of classes
+    # Prediction, over blocks of classes
 
     def block_size(self, batch: Any) -> int:
-        """How many classes the budget of bytes holds for a batch of logits."""
+        """How many classes fit into `chunk_bytes` for a batch of logits."""
         rows = batch if isinstance(batch, int) else 4096  # more than most batches
         return max(1, min(self.num_classes, self.chunk_bytes // (4 * rows)))
 
     @property
-    def told(self) -> str:
-        """What a prediction tells of the classes that it names."""
+    def value_name(self) -> str:
+        """The key of the values in a prediction."""
         return "log_probabilities"
 
     def call(self, inputs: Tensor) -> dict[str, Tensor]:
         values, classes = self.likeliest(inputs, self.top_k)
-        return {"classes": classes, self.told: values}
+        return {"classes": classes, self.value_name: values}
 
     def compute_output_spec(self, inputs: Any, **kwargs: Any) -> Any:
         shape = (inputs.shape[0], self.top_k)
         return {
             "classes": keras.KerasTensor(shape, "int32"),
-            self.told: keras.KerasTensor(shape, "float32"),
+            self.value_name: keras.KerasTensor(shape, "float32"),
         }
 
     def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -199,11 +200,12 @@ class OutputLayer(keras.layers.Layer):
         raise NotImplementedError
 
     def sample(self, features: Tensor, seed: Any = None) -> Tensor:
-        """Draws a class for each row, exactly, by blocks of classes.
+        """Draws a class for each row, from the exact distribution.
 
-        Each block takes two random numbers a row: one draws a class of the block, one
-        is the Gumbel noise that the block's log-sum-exp meets the others' with. The
-        largest of them wins, and its class is a sample of all of them.
+        The classes are processed in blocks, with two random numbers for each row and
+        block. One draws a class within the block; the other is Gumbel noise, which is
+        added to the block's log-sum-exp. The sample is the class of the block with the
+        largest sum.
 
         Args:
             features: Float tensor of shape `(batch, dim)`.
@@ -221,7 +223,7 @@ class OutputLayer(keras.layers.Layer):
         return self.draw(ops.cast(features, "float32"), seed)
 
     def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
-        """What `sample` gives."""
+        """Draws a class for each row; `sample` calls it."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -245,7 +247,7 @@ def rank_of(layer: OutputLayer, features: Tensor, labels: Tensor, nll: Tensor) -
 
 
 def no_best(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """What `best_of` begins with: `k` values below all others, and any classes."""
+    """The initial values of `best_of`: `k` lowest values, with arbitrary classes."""
     first = features[:, :1] * 0.0
     values = ops.repeat(first + LOWEST, k, axis=1)
     return values, ops.cast(ops.repeat(first, k, axis=1), "int32")
@@ -267,20 +269,20 @@ def sample_of(
     block: int,
     log_weight: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> Tensor:
-    """A sample of the softmax of a dense layer, for each row, by blocks of classes.
+    """Samples of the softmax of a dense layer, computed over blocks of classes.
 
     Args:
         features: Of shape `(batch, dim)`.
         kernel: Of shape `(classes, dim)`.
         bias: Of shape `(classes,)`, or `None` for none.
-        seed: What `SeedGenerator.next` gives.
-        block: How many classes to take at once.
-        log_weight: From logits to what is exponentiated in their place.
+        seed: A seed from `SeedGenerator.next`.
+        block: The number of classes in a block.
+        log_weight: A function that is applied to the logits before the exponential.
 
     Returns:
         Integers of shape `(batch,)`.
     """
-    # A sum runs over parts of a block, and over the classes of the part that it finds.
+    # The cumulative sum runs over parts of a block, then over the classes of one part.
     block = min(block, kernel.shape[0])
     part = PART if block >= PART else 1
     block -= block % part
@@ -294,7 +296,7 @@ def sample_of(
             logits = logits + rows_of(bias, start, block)
         logits = ops.where(seen, -math.inf, log_weight(logits))
         largest = ops.max(logits, axis=-1, keepdims=True)
-        shifted = ops.maximum(largest, LOWEST)  # of a block of masked classes
+        shifted = ops.maximum(largest, LOWEST)  # if all classes of the block are masked
         weights = ops.reshape(ops.exp(logits - shifted), (-1, block // part, part))
         u = uniform(seed, i, (2, *ops.shape(first)))
         found, left, total = _found(ops.sum(weights, axis=-1), u[0])
@@ -311,15 +313,15 @@ def sample_of(
 
 
 def _found(weights, share):
-    """Where the running sum of weights passes a share of their total.
+    """Where the cumulative sum of weights exceeds a share of their total.
 
     Returns:
-        The place, what is left of the share there, and the total, of shape
-        `(batch, 1)` each.
+        The position, the rest of the share there, and the total, each of shape
+        `(batch, 1)`.
     """
     below = ops.cumsum(weights, axis=-1)
     total = below[:, -1:]
-    share = ops.minimum(share, 1 - 1e-6) * total  # a place of weight 0 has no share
+    share = ops.minimum(share, 1 - 1e-6) * total  # never at a weight of 0
     place = ops.sum(ops.cast(below <= share, "int32"), axis=-1, keepdims=True)
     place = ops.minimum(place, weights.shape[-1] - 1)
     before = ops.take_along_axis(below - weights, place, axis=-1)
@@ -333,8 +335,8 @@ def block_of_logits(
 
     Returns:
         The block's first class; its logits, of shape `(batch, block)`; and which of
-        them the block before had too: the last one begins earlier, so as to be as
-        large.
+        them are already in the previous block, because the last block starts earlier to
+        have the same size.
     """
     start = ops.minimum(i * block, kernel.shape[0] - block)
     seen = start + ops.arange(block) < i * block
@@ -344,14 +346,14 @@ def block_of_logits(
 def likeliest_of(
     features: Tensor, kernel: Tensor, bias: Tensor, k: int, block: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest logits of a dense layer, by blocks of classes.
+    """The largest logits of a dense layer, computed over blocks of classes.
 
     Args:
         features: Of shape `(batch, dim)`.
         kernel: Of shape `(classes, dim)`.
         bias: Of shape `(classes,)`.
-        k: How many.
-        block: How many classes to take at once.
+        k: The number of logits.
+        block: The number of classes in a block.
 
     Returns:
         The logits and the classes, of shape `(batch, k)`, and the log-sum-exp of all

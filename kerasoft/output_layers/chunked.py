@@ -1,4 +1,4 @@
-"""The exact loss of any head, whose logits are never held for a whole batch."""
+"""The exact loss of any head, without the logits of a whole batch."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ from kerasoft.output_layers.loops import (
 
 @register
 class ChunkedOutput(OutputLayer):
-    """Dense layer, head and matched loss in one, worked off in chunks of rows.
+    """Dense layer, head and matched loss in one layer, computed in chunks of rows.
 
     Formula:
 
@@ -37,23 +37,23 @@ class ChunkedOutput(OutputLayer):
     ```
 
     The loss, its gradients and the predictions are those of `keras.layers.Dense` with
-    the head, up to rounding. What is held at once, beside the gradient of the weights,
-    are the logits of a chunk, `chunk_bytes`, in place of `4 * batch * num_classes`
-    bytes several times over. The gradients are made on the way forward, so no logit is
-    computed twice.
+    the head, up to rounding. Besides the gradient of the weights, memory holds only the
+    logits of a chunk, `chunk_bytes` bytes, instead of several copies of the `4 * batch
+    * num_classes` bytes of all logits. The forward pass also computes the gradients, so
+    no logit is computed twice.
 
     Args:
         num_classes: Positive integer.
         head: A head's name or a head. Its `axis` must be -1.
-        label_smoothing: Float in [0, 1), the share of each target that is spread
+        label_smoothing: Float in [0, 1), the share of each target that is distributed
             evenly over the classes.
-        allowed: Booleans of shape `(num_classes,)`, `False` for a class that is masked;
-            or `None`.
+        allowed: Booleans of shape `(num_classes,)`, `False` for masked classes; or
+            `None`.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
-        ValueError: If the head has another axis, or noise and a learned temperature at
-            once, `allowed` is of another shape, or as `OutputLayer` does.
+        ValueError: If the head has another axis, or both noise and a learned
+            temperature, if `allowed` has another shape, and as in `OutputLayer`.
 
     Example:
 
@@ -82,7 +82,7 @@ class ChunkedOutput(OutputLayer):
         noisy = isinstance(self.head, heads.GumbelHead) and self.head.noise != "never"
         if noisy and self.head.temperature == "learned":
             raise ValueError(
-                "Here a learned temperature goes with noise='never' alone. "
+                "A head with a learned temperature must have noise='never' here. "
                 f"Received: noise={self.head.noise!r}"
             )
         self.loss = self.head.matched_loss(label_smoothing=label_smoothing)
@@ -96,11 +96,11 @@ class ChunkedOutput(OutputLayer):
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
-        self.head.build((None, self.num_classes))  # else Keras builds at each batch
+        self.head.build((None, self.num_classes))  # or Keras builds it at each batch
         self.kernel, self.bias = self.add_dense("", self.num_classes, self.dim)
 
     def _bias(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The biases, scaled; -inf for a masked class, whatever the scale's sign."""
+        """The scaled biases, and -inf for masked classes with any sign of the scale."""
         bias = ops.zeros((self.num_classes,)) if self.bias is None else self.bias
         bias = ops.convert_to_tensor(bias) * scale
         return bias if self.allowed is None else ops.where(self.allowed, bias, -np.inf)
@@ -126,7 +126,7 @@ class ChunkedOutput(OutputLayer):
         )
 
     def _noise(self, scale, training):
-        """What a head with noise adds to the logits, as `crossentropy` asks for it."""
+        """The argument `noise` of `crossentropy`, or `None` without noise."""
         if not isinstance(self.head, heads.GumbelHead) or not self.head.is_noisy(
             training
         ):
@@ -135,9 +135,9 @@ class ChunkedOutput(OutputLayer):
         return lambda i, shape: gumbel_noise(seed, i, shape) * scale
 
     def _by_autodiff(self, features, kernel, labels, weights, training) -> Outcome:
-        """As `crossentropy`, for a head whose gradient by its logits autodiff makes."""
+        """Like `crossentropy`, for heads that need automatic differentiation."""
         batch = ops.shape(features)[0]
-        # Whole rows, of which autodiff holds several at once.
+        # Fewer rows, because automatic differentiation holds several copies of them.
         rows = rows_of_a_chunk(batch, self.num_classes, self.chunk_bytes // 4)
         dim = features.shape[1]
 
@@ -208,7 +208,7 @@ class ChunkedOutput(OutputLayer):
         scale = self.head.logit_scale(False)
         if scale is None:
             raise ValueError(
-                "Samples are drawn of softmax heads alone, at any temperature. "
+                "Only softmax heads can be sampled, at any temperature. "
                 f"Received: head={self.head!r}"
             )
         kernel, bias = ops.convert_to_tensor(self.kernel), self._bias(scale)
@@ -216,7 +216,7 @@ class ChunkedOutput(OutputLayer):
         return sample_of(features * scale, kernel, bias, seed.next(), block)
 
     def _rows(self, features: Tensor) -> Tensor:
-        """The log-probabilities of whole rows, for a head that needs them whole."""
+        """The log-probabilities of all classes, for heads that need whole rows."""
         features = ops.cast(features, "float32")
         logits = times_transposed(features, ops.convert_to_tensor(self.kernel))
         outputs = self.head.activate(logits + self._bias())

@@ -1,4 +1,4 @@
-"""The model that trains an output layer with `fit`."""
+"""A model that trains an output layer with `fit`."""
 
 import contextlib
 import contextvars
@@ -24,22 +24,22 @@ def _evaluating():
 
 @register
 class Classifier(keras.Model):
-    """A backbone and an output layer, which `fit`, `evaluate` and `predict` work with.
+    """A model of a backbone and an output layer, for `fit`, `evaluate` and `predict`.
 
-    It is compiled with an optimiser alone: the output layer has its own loss, and gives
-    `accuracy`, `top_5_accuracy` and `nll` (minus the mean log-probability of the
-    labels, without smoothing) in the same pass; those that a layer does not compute are
-    left out. Called in training, and in `evaluate`, the model gives the backbone's
-    features, otherwise the output layer's predictions.
+    Compile it with an optimiser only. The output layer has its own loss and computes
+    the metrics `accuracy`, `top_5_accuracy` and `nll` (minus the mean log-probability
+    of the labels, without smoothing) in the same pass; metrics that a layer does not
+    compute are omitted. In training and in `evaluate`, a call of the model returns the
+    backbone's features, otherwise the output layer's predictions.
 
     Args:
-        backbone: A layer or model from inputs to features of shape `(batch, dim)`.
+        backbone: A layer or model that returns features of shape `(batch, dim)`.
         output_layer: An `OutputLayer`.
         **kwargs: Base model keyword arguments, such as `name`.
 
     Raises:
-        ValueError: If `output_layer` is not an `OutputLayer`, or the model is trained
-            after it was compiled with a loss or metrics.
+        ValueError: If `output_layer` is not an `OutputLayer`, or if the model is
+            called after it was compiled with a loss or metrics.
 
     Example:
 
@@ -69,7 +69,9 @@ class Classifier(keras.Model):
         self.accuracy = keras.metrics.Mean("accuracy")
         self.top_5_accuracy = keras.metrics.Mean("top_5_accuracy")
         self.nll = keras.metrics.Mean("nll")
-        self._unknown: tuple[str, ...] = ()  # metrics that the last step does not have
+        self._unknown: tuple[
+            str, ...
+        ] = ()  # metrics that the last step did not compute
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         self._check_compiled()
@@ -85,8 +87,8 @@ class Classifier(keras.Model):
         for name in ("loss", "metrics", "weighted_metrics", "loss_weights"):
             if compiled.get(name) is not None:
                 raise ValueError(
-                    f"A `Classifier` is compiled without `{name}`: its output layer "
-                    f"has a loss and metrics of its own. Received: "
+                    f"Compile a `Classifier` without `{name}`: its output layer has "
+                    f"its own loss and metrics. Received: "
                     f"{name}={compiled[name]!r}"
                 )
 
@@ -119,7 +121,7 @@ class Classifier(keras.Model):
         return loss
 
     def compute_loss_and_updates(self, weights: list, *args: Any, **kwargs: Any) -> Any:
-        """The loss of a step, as Keras's trainer asks for it on JAX."""
+        """The loss of a step, which Keras's trainer calls on JAX."""
 
         def compute(weights):
             return super(Classifier, self).compute_loss_and_updates(  # pyright: ignore

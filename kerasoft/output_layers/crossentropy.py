@@ -1,10 +1,10 @@
-"""Cross-entropy over many classes, exactly, without the logits of a whole batch.
+"""Exact cross-entropy over many classes, without the logits of a whole batch.
 
-For each chunk of rows: logits, log-sum-exp, loss, and in the same pass the gradients.
-With `W` the weights, `h` a row of features, `y` its label and `v` its weight, the loss
-`v (logsumexp(W h + b) - (W h + b)_y)` has by its logits the gradient
-`v (softmax - one_hot)`. What is summed over classes is made from `exp(logits - max)` as
-it stands, and divided by its sum afterwards, in the small matrices.
+One pass over each chunk of rows computes logits, log-sum-exp, loss and gradients. With
+the weights `W`, a row of features `h`, its label `y` and its weight `v`, the loss
+`v (logsumexp(W h + b) - (W h + b)_y)` has the gradient `v (softmax - one_hot)` with
+respect to the logits. Products with the softmax are computed from `exp(logits - max)`,
+and the results, which are small matrices, are then divided by its sum.
 """
 
 import itertools
@@ -23,19 +23,19 @@ from kerasoft.output_layers.loops import (
 )
 from kerasoft.rows import add_rows
 
-BLOCKS = 4  # of classes, in which a chunk is worked off
-ROWS = 32  # of a chunk, where only some of the rows count
+BLOCKS = 4  # of classes, in which a chunk is processed
+ROWS = 32  # of a chunk, if only a span of the rows counts
 
 
 class Outcome(NamedTuple):
-    """What an output layer makes of features and labels.
+    """What an output layer computes for features and labels.
 
     Attributes:
         total: Scalar, the weighted sum of the rows' losses, with its gradients.
         nll: Minus the log-probability of each row's label, without smoothing; or `None`
             where there are no probabilities.
         rank: How many other classes are at least as likely as each row's label, where
-            5 may stand for more; or `None` where this is not known.
+            5 can mean 5 or more; or `None` if this is not computed.
     """
 
     total: Tensor
@@ -56,7 +56,7 @@ def crossentropy(
     training: bool = True,
     span: tuple[Any, Any] | None = None,
 ) -> Outcome:
-    """The weighted sum of softmax cross-entropies, worked off in chunks of rows.
+    """The weighted sum of softmax cross-entropies, computed in chunks of rows.
 
     Args:
         features: Float tensor of shape `(batch, dim)`.
@@ -64,15 +64,15 @@ def crossentropy(
         bias: Float tensor of shape `(classes,)`.
         labels: Integer tensor of shape `(batch,)`, in `0..classes-1`.
         weights: Float tensor of shape `(batch,)`.
-        label_smoothing: Float in [0, 1), the share of each target that is spread evenly
-            over the classes that are allowed.
-        allowed: Boolean array of shape `(classes,)`, or `None` if all classes are.
-        noise: From the number of a chunk and block, and a shape, to what is added to
-            the logits, the same each time.
-        chunk_bytes: Memory for the logits of a chunk.
-        training: Whether gradients will be asked for.
-        span: The first row that counts and how many do, scalars that may be tensors;
-            or `None` for all rows. The others cost nothing.
+        label_smoothing: Float in [0, 1), the share of each target that is distributed
+            evenly over the allowed classes.
+        allowed: Boolean array of shape `(classes,)`, or `None` if all are allowed.
+        noise: A function of the number of a chunk and block, and of a shape, that
+            returns what is added to the logits. It must be deterministic.
+        chunk_bytes: The size in bytes of the logits of a chunk.
+        training: Whether gradients will be needed.
+        span: The first row that counts and the number of rows that count, which may be
+            scalar tensors; or `None` for all rows. The loss of other rows is 0.
     """
     classes = kernel.shape[0]
     count = BLOCKS if span is None else 1
@@ -93,7 +93,7 @@ def crossentropy(
         mean = mean / ops.sum(mean)
 
     def compute(features, kernel, bias, weights, gradients):
-        # The mean of the classes' weights, which smoothing asks each row for.
+        # The mean of the classes' weights, for label smoothing.
         centre: Any = 0.0
         centre_bias: Any = 0.0
         if share and mean is None:
@@ -114,7 +114,7 @@ def crossentropy(
             )
             largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
             truth = _at(logits, blocks, y)
-            # Minus itself: the true class is as large as itself.
+            # Minus 1, because the true class is counted too.
             rank = _total([_count(x >= truth) for x in logits]) - 1
             weighted = [ops.exp(x - largest) for x in logits]
             total = _total([ops.sum(e, axis=-1, keepdims=True) for e in weighted])
@@ -182,14 +182,14 @@ def crossentropy(
 
 
 def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> Any:
-    """How many rows of logits a budget holds, at least one, in chunks of like size."""
+    """How many rows of logits fit into `chunk_bytes`, with chunks of similar size."""
     most = max(1, chunk_bytes // (4 * classes))
     count = (batch + most - 1) // most
     return (batch + count - 1) // count
 
 
 def _counted(batch, span):
-    """A function that sets to 0 what belongs to rows outside a span."""
+    """A function that sets rows outside a span to 0."""
     if span is None:
         return lambda x: x
     start, count = span

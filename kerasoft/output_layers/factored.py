@@ -1,4 +1,4 @@
-"""Losses over any number of classes, whose training never meets most of them."""
+"""A layer whose training step costs the same for any number of classes."""
 
 import math
 import warnings
@@ -30,64 +30,67 @@ from kerasoft.output_layers.loops import (
 from kerasoft.rows import add_at, rows_at, rows_of
 from kerasoft.schedules import LearningRate, checked_rate, rate_at, rate_config
 
-ROWS = 8192  # of the weights, that are worked on at once
-TOLERANCE = 0.01  # how far `inverse` may be from the inverse of `right`
+ROWS = 8192  # of the weights, processed at once
+TOLERANCE = 0.01  # the maximum error of `inverse`
 
 
 @register
 class FactoredOutput(OutputLayer):
-    """A spherical loss over any number of classes, which trains itself.
+    """Spherical losses at a cost that does not depend on the number of classes.
 
-    The losses of the heads `z_loss`, `spherical_softmax` and `taylor_softmax` know the
-    logits `o = W h` of a row of features `h` by three numbers: the sum of their
-    squares, their sum, and that of the label. With `Q = transpose(W) @ W` and
+    The losses of the heads `z_loss`, `spherical_softmax` and `taylor_softmax` depend on
+    the logits `o = W h` of a row of features `h` by three numbers: the sum of their
+    squares, their sum, and the logit of the label. With `Q = transpose(W) @ W` and
     `w = sum(W)`, these are `h @ Q @ h`, `w @ h` and `W[label] @ h`. A step of
-    stochastic gradient descent changes all of `W`, but as
+    stochastic gradient descent changes all of `W`, to
 
     ```python
     W_new = W @ M - rate * ones * transpose(b) + G
     ```
 
-    with a matrix `M` and a vector `b` of the features alone, and `G` of the labels'
-    rows. Kept as `W = V @ U + ones * transpose(c)`, with `Q`, `w` and the inverse of
-    `U` beside it, `W` makes the step by changing `U`, `c`, and the labels' rows of `V`.
-    The loss, its gradients and the weights after the step are exact, and a step costs
-    some `batch * dim**2`, whatever the number of classes.
+    where the matrix `M` and the vector `b` have the size of the features, and only the
+    labels' rows of `G` are not 0. The layer stores `W` as `V @ U + ones *
+    transpose(c)`, and also `Q`, `w` and the inverse of `U`. So a step changes only
+    these, `c`, and the labels' rows of `V`. The loss, its gradients and the weights
+    after the step are exact, and a step costs about `batch * dim**2`, for any number of
+    classes.
 
-    The layer therefore trains itself, in the step of training: by plain stochastic
-    gradient descent on the mean loss, with a learning rate of its own. None of its
-    weights is trainable. The optimiser that the model is compiled with trains what
-    stands before the layer, with the exact gradient of the features.
+    Therefore the layer updates its own weights during the training step, by plain
+    stochastic gradient descent on the mean loss, with its own learning rate. None of
+    its weights is trainable. The optimiser of the model trains the layers before it,
+    with the exact gradient of the features.
 
-    Rounding makes `Q` and `U` drift, so after `refactor_every` steps, or when `U` is
-    no longer well conditioned, the layer multiplies `V` and `U` out, which costs as
-    much as `2 * num_classes * dim / batch` steps' worth of features.
+    Rounding errors accumulate in `Q` and `U`. So after `refactor_every` steps, or when
+    `U` is no longer well conditioned, the layer sets `V` to `W`, which takes about
+    `2 * num_classes * dim**2` multiplications.
 
-    Evaluation and prediction go through all classes by blocks, and are exact whatever
-    has drifted. Training computes neither the rank of a label nor, with `z_loss`, its
-    probability, so `Classifier` gives fewer metrics there. Predictions of `z_loss` are
-    `scores` in the place of `log_probabilities`.
+    Evaluation and prediction compute all classes in blocks, so errors of `Q` do not
+    affect them. Training does not compute the rank of a label nor, with `z_loss`, its
+    probability, so `Classifier` reports fewer metrics. Predictions of `z_loss` have
+    `scores` instead of `log_probabilities`.
 
     Args:
         num_classes: Integer, at least 2.
-        head: `"z_loss"`, `"spherical_softmax"`, `"taylor_softmax"`, or a head of these
-            with other arguments.
-        learning_rate: Positive float, or a `keras.optimizers.schedules` schedule, which
-            is evaluated at the number of training steps that the layer has taken.
-        weight_decay: Float, times the learning rate what all weights, biases too, lose
-            of themselves in each step. Exact, too.
-        refactor_every: Positive integer, in steps.
-        use_bias: Boolean, whether the classes have biases, the weights of a feature
-            that is always 1.
+        head: `"z_loss"`, `"spherical_softmax"`, `"taylor_softmax"`, or a head of one of
+            these types.
+        learning_rate: Positive float, or a schedule of `keras.optimizers.schedules`,
+            which is evaluated at the layer's number of training steps.
+        weight_decay: Float. Each step multiplies all weights and biases by
+            `1 - learning_rate * weight_decay`.
+        refactor_every: Positive integer, the number of steps after which the layer
+            recomputes `V`.
+        use_bias: Boolean, whether the classes have biases, which are weights of an
+            additional feature that is always 1.
         kernel_initializer: Initialiser of the weights of the classes. By default their
-            variance is `1 / dim`, so that features of size 1 have logits of size 1.
+            variance is `1 / dim`, so that features of magnitude 1 give logits of
+            magnitude 1.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
-        ValueError: If an argument is not as told above; in training, on TensorFlow an
-            `InvalidArgumentError`, if a learning rate is so large that a step would
-            leave `U` without an inverse (where no value can be seen, the loss is NaN
-            and the weights stay as they were); or as `OutputLayer` does.
+        ValueError: If an argument is not as described above, and as in `OutputLayer`.
+            Also in training (on TensorFlow as an `InvalidArgumentError`), if the
+            learning rate is so large that a step would make `U` singular; where values
+            cannot be checked, the loss is NaN and the weights do not change.
 
     Reference:
         [Vincent et al., 2015](https://arxiv.org/abs/1412.7091), for the factored form;
@@ -120,7 +123,8 @@ class FactoredOutput(OutputLayer):
         super().__init__(num_classes, use_bias, kernel_initializer, **kwargs)
         if num_classes < 2:
             raise ValueError(
-                "There must be at least 2 classes, or every loss is the same. "
+                "There must be at least 2 classes, because with one the loss is "
+                "constant. "
                 f"Received: num_classes={num_classes}"
             )
         if isinstance(head, dict):
@@ -130,8 +134,8 @@ class FactoredOutput(OutputLayer):
             kind = heads.SphericalHead
             names = (k for k, v in heads.HEADS.items() if issubclass(v, kind))
             raise ValueError(
-                f"`head` must be one of {', '.join(names)}, with axis=-1; "
-                f"`ChunkedOutput` takes any head. Received: head={head!r}"
+                f"`head` must be one of {', '.join(names)}, with axis=-1; use "
+                f"`ChunkedOutput` for other heads. Received: head={head!r}"
             )
         self.head = found
         self.learning_rate = checked_rate(learning_rate)
@@ -152,12 +156,12 @@ class FactoredOutput(OutputLayer):
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
         _keras.check_one_replica(self)
-        self.head.build((None, self.num_classes))  # else Keras builds at each batch
+        self.head.build((None, self.num_classes))  # or Keras builds it at each batch
         dim = self.dim + self.use_bias
         if dim > self.num_classes:
             warnings.warn(
                 f"With {dim} features over {self.num_classes} classes, a factored "
-                "layer costs more than a dense one; `ChunkedOutput` takes its head.",
+                "layer costs more than a dense one; use `ChunkedOutput` instead.",
                 stacklevel=2,
             )
 
@@ -182,7 +186,7 @@ class FactoredOutput(OutputLayer):
         self.refactored = add("refactored", (), "zeros", "int32")  # at which step
 
     def _moments(self) -> tuple[Tensor, Tensor]:
-        """`transpose(W) @ W` and the sum of the rows, where `W` is `factor` alone."""
+        """`transpose(W) @ W` and the sum of the rows, if `W` is equal to `factor`."""
         factor = self.factor.value
         block = min(ROWS, self.num_classes)
         first = ops.zeros((factor.shape[1],), "float32")
@@ -200,7 +204,7 @@ class FactoredOutput(OutputLayer):
         )
 
     def refactor(self) -> None:
-        """Multiplies the factors out, and works `Q` and its like out again."""
+        """Sets `factor` to `W`, `right` to the identity, and recomputes `Q` and `w`."""
         right, common = ops.copy(self.right), ops.copy(self.common)
         map_rows(lambda rows: rows @ right + common, self.factor, ROWS)
         for variable in (self.right, self.inverse):
@@ -209,7 +213,7 @@ class FactoredOutput(OutputLayer):
         squares, total = self._moments()
         self.squares.assign(squares)
         self.total.assign(total)
-        self.refactored.assign(self.step + 0)  # not the same memory, on JAX
+        self.refactored.assign(self.step + 0)  # a copy: JAX may not share memory
 
     def dense_weights(self) -> tuple[np.ndarray, np.ndarray]:
         """The weights of a dense layer that gives the same logits.
@@ -234,7 +238,7 @@ class FactoredOutput(OutputLayer):
         if not training:
             return self._over_all_classes(features, labels, weights)
         rows = rows_at(self.factor, labels)
-        # What backpropagation needs must not change under it, as PyTorch's would.
+        # Copies, because PyTorch's backpropagation must not see later assignments.
         right, squares, total = map(ops.copy, (self.right, self.squares, self.total))
         own = rows @ right + ops.copy(self.common)
 
@@ -257,8 +261,8 @@ class FactoredOutput(OutputLayer):
             loss = ops.stop_gradient(loss)
             by_sums = ops.stop_gradient(slopes)[..., None]
             by_h = 2 * by_sums[0] * product + by_sums[1] * total + by_sums[2] * own
-            made = (by_h[:, : self.dim], loss) if gradients else ()
-            return found, (loss, slopes, product), made
+            gradient = (by_h[:, : self.dim], loss) if gradients else ()
+            return found, (loss, slopes, product), gradient
 
         found, (loss, slopes, product) = with_gradients(
             compute, (features, weights), training
@@ -269,15 +273,15 @@ class FactoredOutput(OutputLayer):
         return Outcome(found + ops.where(valid, 0.0, math.nan), nll, None)
 
     def _update(self, h, labels, own, product, slopes):
-        """A step down the gradient, and whether it could be taken.
+        """Takes a step of gradient descent if possible; returns whether it was.
 
         Args:
             h: Features.
             labels: Their labels.
             own: The weights of the labels, of the shape of `h`.
             product: `h @ Q`.
-            slopes: The derivatives of the loss by the sum of squares, the sum, and the
-                label's logit of each row.
+            slopes: The derivatives of the loss with respect to the sum of squares, the
+                sum, and the label's logit of each row.
         """
         right, inverse, common, squares, total = map(
             ops.convert_to_tensor,
@@ -301,8 +305,8 @@ class FactoredOutput(OutputLayer):
         inverse, added = inverse / kept, t / kept * h_inverse
         common = times_m(common[None])[0] - rate * b
 
-        # Q_new = transpose(W_new) @ W_new: terms of the form transpose(x) @ h, and
-        # their transposes. Those of two rows of the batch are summed first.
+        # Q_new = transpose(W_new) @ W_new is a sum of terms of the form transpose(x) @
+        # h and their transposes. Terms of pairs of rows are summed first.
         classes = float(self.num_classes)
         moved, sum_of_g = times_m(total[None])[0], ops.sum(g, axis=0)
         same = ops.cast(ops.equal(labels[:, None], labels), "float32")
@@ -318,13 +322,13 @@ class FactoredOutput(OutputLayer):
         squares = kept**2 * squares + half + ops.transpose(half)
         total = moved - rate * classes * b + sum_of_g
 
-        # A vector that goes through both must come back.
+        # Checks the inverse: multiplying a vector by both must not change it.
         probe = ops.cos(ops.arange(h.shape[1], dtype="float32"))[None]
         off = ops.max(ops.abs((probe @ right) @ inverse - probe))
         valid = off < TOLERANCE
         says = (
-            "The step cannot be taken: the learning rate of the output layer is too "
-            "large for these features. Lower it, or normalise them. Received: "
+            "The training step failed: the learning rate of the output layer is too "
+            "large for these features. Lower it, or normalise the features. Received: "
             "learning_rate="
         )
         valid = raise_unless(valid, says, ops.convert_to_tensor(rate))
@@ -347,25 +351,25 @@ class FactoredOutput(OutputLayer):
         return valid
 
     def _with_one(self, features):
-        """Features with one more, which is 1, if there are biases."""
+        """Features with an additional feature of 1 if there are biases."""
         if not self.use_bias:
             return features
         return ops.concatenate([features, ops.ones_like(features[:, :1])], axis=-1)
 
-    # Evaluation and prediction, by blocks of classes
+    # Evaluation and prediction, over blocks of classes
 
     @property
     def _has_probabilities(self) -> bool:
         return self.head.outputs != "scores"
 
     def _factors(self, features):
-        """What the rows of `factor` are multiplied by for logits, and what is added."""
+        """The factor and the summand that turn rows of `factor` into logits."""
         h = self._with_one(ops.cast(features, "float32"))
         common = h @ ops.convert_to_tensor(self.common)[:, None]
         return h @ ops.convert_to_tensor(self.right), common
 
     def _order(self, logits):
-        """What rises with the score of a class."""
+        """A value that orders the classes of a row like their scores."""
         n = self.num_classes
         return self.head.score_of_sums(float(n), 0.0, logits, n)
 
@@ -383,17 +387,17 @@ class FactoredOutput(OutputLayer):
         return Outcome(ops.sum(loss * weights), nll, ahead[:, 0])
 
     def _fold_classes(self, features, step, carry):
-        """Goes through all classes by blocks, which also sums logits and squares.
+        """Folds a function over blocks of classes, and sums the logits and squares.
 
         Args:
             features: Of shape `(batch, dim)`.
-            step: From a block's first class, its logits, which of them were there
-                before, and what is carried, to what is carried on.
-            carry: What the first step is given.
+            step: A function of a block's first class, its logits, which of them the
+                previous block had, and the carried state, that returns the new state.
+            carry: The initial state.
 
         Returns:
-            What the last step carries on, and the sums of squares and of logits, of
-            shape `(batch, 1)`.
+            The final state, and the sums of squares and of logits, of shape
+            `(batch, 1)`.
         """
         h, common = self._factors(features)
         block = self.block_size(ops.shape(features)[0])
@@ -418,7 +422,7 @@ class FactoredOutput(OutputLayer):
         return ops.squeeze(rows @ h[..., None], -1) + common
 
     @property
-    def told(self) -> str:
+    def value_name(self) -> str:
         return "log_probabilities" if self._has_probabilities else "scores"
 
     def likeliest(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -435,7 +439,7 @@ class FactoredOutput(OutputLayer):
         return self.head.score_of_sums(*sums, logits, self.num_classes), classes
 
     def scores(self, features: Tensor, classes: Tensor) -> Tensor:
-        """The log-probabilities of given classes, or with `z_loss` their scores.
+        """The log-probabilities of given classes, or their scores with `z_loss`.
 
         Args:
             features: Float tensor of shape `(batch, dim)`.
@@ -465,8 +469,8 @@ class FactoredOutput(OutputLayer):
     def _check_probabilities(self):
         if not self._has_probabilities:
             raise ValueError(
-                "This head puts out scores, which are no probabilities; `scores` gives "
-                f"them. Received: head={self.head!r}"
+                "This head returns scores, which are not probabilities; use the method "
+                f"`scores`. Received: head={self.head!r}"
             )
 
     def get_config(self) -> dict[str, Any]:
@@ -480,19 +484,18 @@ class FactoredOutput(OutputLayer):
 
 
 def _inverse_of(h, s, inverse):
-    """The inverse of `right @ M` from that of `right`, and `h` times it.
+    """The inverse of `right @ M` from that of `right`, and `h` times this inverse.
 
-    `M = 1 - transpose(h) @ (s * h)`, and the inverse is by Woodbury's formula. Of two
-    systems of equations, that of the rows and that of the features, it solves the
-    smaller one.
+    With `M = 1 - transpose(h) @ (s * h)`, this uses Woodbury's formula. It solves the
+    smaller of two systems of equations, of the size of the batch or of the features.
     """
     batch, dim = ops.shape(h)
     turned = ops.transpose(h)
     product = h @ inverse
 
     def near_one(size):
-        # A little more than 1, so that a singular system has a solution, which is huge
-        # and is noticed, in place of an error of the backend's own.
+        # Slightly more than 1, so that a singular system gives a very large solution,
+        # which `_update` detects, instead of an error of the backend.
         return ops.eye(size) * (1 + 2**-23)
 
     def by_rows():
@@ -511,7 +514,7 @@ def _inverse_of(h, s, inverse):
 
 
 def _ahead(order, own, seen, start, labels):
-    """How many classes of a block, other than the label, are no less likely than it."""
+    """How many other classes of a block are at least as likely as the label."""
     classes = start + ops.arange(order.shape[-1])
     others = ops.logical_and(
         ops.logical_not(seen), ops.not_equal(classes, labels[:, None])

@@ -1,8 +1,8 @@
-"""Loops that run one step after the other, and gradients made on the way forward.
+"""Sequential loops, and gradients that are computed in the forward pass.
 
-An output layer never holds the logits of a whole batch, so it works the batch off in
-chunks, and takes from each what it adds to the loss and to the gradients. What the
-backends do alike is said here once.
+An output layer never holds the logits of a whole batch. It processes the batch in
+chunks, and accumulates their loss and gradients. This module has one interface for all
+backends.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +18,20 @@ from kerasoft.rows import rows_of, set_rows
 def fold(
     step: Callable[[Any, tuple], tuple], count: Any, carry: Sequence[Any]
 ) -> tuple:
-    """Runs a step for 0, 1, ..., count - 1, one after the other.
+    """Runs a step for 0, 1, ..., count - 1, sequentially.
 
-    One step's tensors are gone before the next begins, which is what the memory of an
-    output layer rests on. (`keras.ops.while_loop` leaves ten steps in flight on
+    The tensors of a step are freed before the next step begins, which limits the memory
+    of an output layer. (`keras.ops.while_loop` runs up to ten steps in parallel on
     TensorFlow.)
 
     Args:
-        step: From the number of the step and what is carried, to what is carried on.
+        step: A function of the number of the step and the carried state, that returns
+            the new state.
         count: Integer or scalar tensor, how many steps.
-        carry: What the first step is given, tensors or tuples of them.
+        carry: The initial state, tensors or tuples of them.
 
     Returns:
-        What the last step carries on.
+        The final state.
     """
     state: tuple = tuple(carry)
     match backend.backend():
@@ -61,22 +62,22 @@ def fold_rows(
     outputs: Sequence[tuple],
     span: tuple[Any, Any] | None = None,
 ) -> tuple[tuple, tuple]:
-    """Works off the rows of some tensors, so many at a time.
+    """Processes the rows of some tensors in chunks.
 
     Args:
-        step: From the number of the chunk, what is carried, and the chunk of each
-            array, to what is carried on, and the outputs of the chunk's rows. The last
-            chunk is filled up with rows that do not count.
-        arrays: Tensors of equally many rows.
-        rows: How many rows a chunk has.
-        carry: What the first step is given.
-        outputs: The shape of each output in one row.
-        span: The first of the rows to work off and how many there are, scalars that may
-            be tensors; or `None` for all of them.
+        step: A function of the number of the chunk, the carried state, and the chunk of
+            each array, that returns the new state and the outputs of the chunk's rows.
+            The last chunk is padded with rows whose outputs are discarded.
+        arrays: Tensors with the same number of rows.
+        rows: The number of rows in a chunk.
+        carry: The initial state.
+        outputs: The shape of each output for one row.
+        span: The first row to process and the number of rows, which may be scalar
+            tensors; or `None` for all rows.
 
     Returns:
-        What the last step carries on, and the outputs of all rows, in float32. They are
-        of no meaning outside the span.
+        The final state, and the outputs of all rows, in float32. Outputs outside the
+        span are undefined.
     """
     batch = ops.shape(arrays[0])[0]
     start, count = (0, batch) if span is None else span
@@ -88,8 +89,8 @@ def fold_rows(
     def chunk(i, carried):
         carry, results = carried
         at = start + i * rows
-        carry, made = step(i, carry, *(rows_of(x, at, rows) for x in arrays))
-        return carry, tuple(map(lambda x, y: set_rows(x, at, y), results, made))
+        carry, of_chunk = step(i, carry, *(rows_of(x, at, rows) for x in arrays))
+        return carry, tuple(map(lambda x, y: set_rows(x, at, y), results, of_chunk))
 
     carry, results = fold(chunk, chunks, (carry, results))
     return carry, tuple(x[:batch] for x in results)
@@ -100,15 +101,15 @@ def with_gradients(
     arguments: Sequence[Tensor],
     training: bool,
 ) -> tuple[Tensor, tuple]:
-    """A scalar whose gradients are worked out together with it.
+    """A scalar whose gradients are computed together with it, in the forward pass.
 
     Args:
-        compute: From the arguments and the keyword `gradients`, a boolean, to a scalar,
-            a tuple of other results, and the gradient of the scalar by each of the
-            arguments (or an empty tuple).
+        compute: A function of the arguments and of the keyword `gradients`, a boolean.
+            It returns a scalar, a tuple of other results, and the gradients of the
+            scalar with respect to the arguments (or an empty tuple).
         arguments: Float tensors.
-        training: Whether gradients will be asked for. If not, they can still be had,
-            at the price of a second run.
+        training: Whether gradients will be needed. If this is `False` and they are
+            needed, `compute` runs a second time.
 
     Returns:
         The scalar, and the other results, which have no gradient.
@@ -119,15 +120,15 @@ def with_gradients(
 
             @tf.custom_gradient
             def run(*arguments):
-                total, others, made = compute(*arguments, gradients=training)
+                total, others, computed = compute(*arguments, gradients=training)
 
                 def backward(upstream, *_):
-                    slopes = made or compute(*arguments, gradients=True)[2]
+                    slopes = computed or compute(*arguments, gradients=True)[2]
                     return [upstream * slope for slope in slopes]
 
                 return (total, *others), backward
 
-            # A variable would have to be handed to `backward` as such.
+            # As tensors, because TensorFlow treats variables differently here.
             total, *others = run(*map(tf.convert_to_tensor, arguments))
             return total, tuple(map(tf.stop_gradient, others))
         case "jax":
@@ -171,17 +172,17 @@ def with_gradients(
 
 
 def pad_rows(x: Tensor, count: Any) -> Tensor:
-    """A tensor with rows of zeros after its own, `count` in all."""
+    """A tensor padded with rows of zeros to `count` rows."""
     pad = [[0, count - ops.shape(x)[0]]] + [[0, 0]] * (len(x.shape) - 1)
     return ops.pad(x, pad)
 
 
 def uniform(seed: Tensor, index: Any, shape: tuple) -> Tensor:
-    """Uniform numbers of (0, 1), a function of a seed's state and of an index alone.
+    """Uniform random numbers in (0, 1) that depend only on a seed and an index.
 
     Args:
-        seed: What `SeedGenerator.next` gives, two integers.
-        index: Integer or scalar tensor, which draw it is.
+        seed: A seed from `SeedGenerator.next`, two integers.
+        index: Integer or scalar tensor, the number of the draw.
         shape: Tuple of integers.
     """
     match backend.backend():
@@ -213,17 +214,17 @@ def uniform(seed: Tensor, index: Any, shape: tuple) -> Tensor:
 
 
 def gumbel_noise(seed: Tensor, index: Any, shape: tuple) -> Tensor:
-    """Standard Gumbel noise, a function of a seed's state and of an index alone."""
+    """Standard Gumbel noise that depends only on a seed and an index."""
     return -ops.log(-ops.log(uniform(seed, index, shape)))
 
 
 def value_and_gradient(
     function: Callable[[Tensor], tuple[Tensor, Any]], x: Tensor
 ) -> tuple[Tensor, Any, Tensor]:
-    """A scalar function's value, what else it gives, and its gradient.
+    """A scalar function's value, its other results, and its gradient.
 
     Args:
-        function: From a tensor to a scalar and anything else.
+        function: A function of a tensor that returns a scalar and other results.
         x: Float tensor.
     """
     match backend.backend():
@@ -248,16 +249,16 @@ def value_and_gradient(
                 (slope,) = torch.autograd.grad(total, x)
             return total.detach(), others, slope
         case name:
-            raise NotImplementedError(f"The backend {name} has no gradients.")
+            raise NotImplementedError(f"The backend {name} cannot compute gradients.")
 
 
 def map_rows(function: Callable[[Tensor], Tensor], variable: Any, block: int) -> None:
-    """Replaces the rows of a variable by a function of them, `block` rows at a time."""
+    """Applies a function to the rows of a variable, `block` rows at a time."""
     count = variable.shape[0]
     block = min(block, count)
 
     def mapped(i, matrix):
-        # The last block begins earlier, so as to be as large.
+        # The last block starts earlier, so that it has the same size.
         start = ops.minimum(i * block, count - block)
         rows = rows_of(matrix, start, block)
         done = (start + ops.arange(block) < i * block)[:, None]
@@ -286,7 +287,7 @@ def map_rows(function: Callable[[Tensor], Tensor], variable: Any, block: int) ->
 def when(
     condition: Tensor, function: Callable[[], None], variables: Sequence[Any]
 ) -> None:
-    """Calls a function that assigns to variables, if a condition holds."""
+    """Calls a function that assigns to variables if a condition is true."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf
@@ -315,7 +316,7 @@ def when(
 
 
 def add_product(matrix: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """`matrix + transpose(a) @ b`, where PyTorch can in the memory of `matrix`."""
+    """`matrix + transpose(a) @ b`; on PyTorch, in the memory of `matrix`."""
     match backend.backend():
         case "tensorflow":
             import tensorflow as tf

@@ -1,4 +1,4 @@
-"""Classes by how often they occur, and where to cut them into clusters."""
+"""Counts of classes, and the cutoffs of clusters of classes by frequency."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from typing import Any
 
 import numpy as np
 
-# The cost of one logit beside that of one multiplication and addition, for its
-# exponential, its sum and its gradient; and of one more cluster, in the same unit.
+# The cost of the exponential, the sum and the gradient of one logit, and the cost of
+# one more cluster, both in units of one multiplication and addition.
 LOGIT = 40
 CLUSTER = 2e6
 
 
 def checked_counts(counts: Any, num_classes: int) -> np.ndarray:
-    """Counts of classes as an array.
+    """Checks the counts of classes, and returns them as an array.
 
     Raises:
-        ValueError: If they are not `num_classes` finite numbers of at least 0, or all
-            are 0.
+        ValueError: If they are not `num_classes` finite numbers of at least 0, or if
+            all are 0.
     """
     array = np.asarray(counts, "float64")
     if array.shape != (num_classes,):
@@ -29,7 +29,7 @@ def checked_counts(counts: Any, num_classes: int) -> np.ndarray:
     if bad.size or not array.any():
         raise ValueError(
             "`counts` must be finite numbers of at least 0, one of them positive. "
-            f"Received: {bad[0] if bad.size else 'zeros alone'}"
+            f"Received: {bad[0] if bad.size else 'only zeros'}"
         )
     return array
 
@@ -47,10 +47,10 @@ def cheapest_cutoffs(
     head_share: float = 0.7,
     max_clusters: int = 3,
 ) -> list[int]:
-    """The cutoffs at which a step of `AdaptiveOutput` should cost least.
+    """The cutoffs with the lowest estimated cost of a step of `AdaptiveOutput`.
 
-    Formula, with `k_0` classes in the head, and `k_i` in cluster `i`, which has the
-    share `p_i` of the labels and features of dimension `d_i`:
+    Formula of the cost, with `k_0` classes in the head and `k_i` in cluster `i`, which
+    has the share `p_i` of the labels and features of dimension `d_i`:
 
     ```python
     cost = B * (k_0 + clusters) * (d + e) + sum(
@@ -58,20 +58,20 @@ def cheapest_cutoffs(
     )
     ```
 
-    `e = 40` is what a logit costs beside its product and `c = 2e6` what a cluster
-    costs, in multiplications of a processor's core. The cutoffs are looked for among
-    60 numbers of classes, evenly spaced in their logarithms, by dynamic programming.
+    `e = 40` is the cost of a logit besides its dot product, and `c = 2e6` that of a
+    cluster, in multiplications of a processor's core. Dynamic programming chooses the
+    cutoffs among 60 numbers of classes with evenly spaced logarithms.
 
     Args:
         counts: How often each class occurs, of shape `(num_classes,)`, in any order.
         dim: Integer, the dimension of the features.
-        div_value: Float above 1, by what the dimension shrinks from one cluster to the
-            next.
-        batch_size: Integer, how many rows a step has.
-        head_share: Float in [0, 1), the share of the labels that are of the head, at
-            least. Below it a step is cheaper still, but frequent classes lose width,
-            which costs more accuracy than it saves time.
-        max_clusters: Integer, how many clusters there may be after the head.
+        div_value: Float above 1, the factor by which the dimension decreases from one
+            cluster to the next.
+        batch_size: Integer, the number of rows in a step.
+        head_share: Float in [0, 1), the minimum share of labels in the head. With a
+            lower share a step is cheaper, but frequent classes lose width, and the loss
+            of accuracy outweighs the time saved.
+        max_clusters: Integer, the maximum number of clusters after the head.
 
     Returns:
         List of integers, without the number of classes itself.
@@ -100,7 +100,7 @@ def cheapest_cutoffs(
         return rows * (stop - start) * (width + LOGIT) + CLUSTER + of_head(1)
 
     heads = [k for k in grid[:-1] if before[k] >= head_share] or grid[-2:-1]
-    # From where the last cluster ends to the least cost so far, and its cutoffs.
+    # Maps the end of the last cluster to the lowest cost so far, and its cutoffs.
     ends = {k: (of_head(k), [k]) for k in heads}
     best: tuple[float, list[int]] = (np.inf, [])
     for i in range(max_clusters):
@@ -117,16 +117,16 @@ def cheapest_cutoffs(
 
 
 def checked_cutoffs(cutoffs: Sequence[int], num_classes: int) -> list[int]:
-    """Cutoffs as a list of integers.
+    """Checks cutoffs, and returns them as a list of integers.
 
     Raises:
-        ValueError: If they do not rise from above 0 to below `num_classes`.
+        ValueError: If they do not increase, from above 0 to below `num_classes`.
     """
     edges = [0, *cutoffs, num_classes]
     whole = all(int(a) == a for a in edges)
     if not cutoffs or not whole or any(a >= b for a, b in itertools.pairwise(edges)):
         raise ValueError(
-            "`cutoffs` must be whole numbers that rise between 0 and "
+            "`cutoffs` must be whole numbers that increase between 0 and "
             f"num_classes={num_classes}. Received: cutoffs={list(cutoffs)}"
         )
     return [int(a) for a in cutoffs]

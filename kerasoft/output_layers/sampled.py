@@ -17,50 +17,52 @@ from kerasoft.output_layers.ranks import checked_counts
 from kerasoft.rows import look_up
 from kerasoft.seed_generator import SeedGenerator
 
-NUMBERS = 2**30  # which the classes share among them, and of which some are drawn
+NUMBERS = 2**30  # each class owns a range of these numbers, and some are drawn
 
 
 @register
 class SampledOutput(ChunkedOutput):
     """Softmax that is trained on the label and on classes drawn at random.
 
-    Formula, where `expected` is how often a class is expected among those drawn:
+    Formula, where `expected` is the expected number of times that a class is drawn:
 
     ```python
     adjusted = logits - log(expected)
     loss = logsumexp(adjusted of the label and the drawn classes) - adjusted[label]
     ```
 
-    Dividing each class by how often it is expected makes up for the choice: the more
-    classes are drawn, the nearer the loss comes to that of the whole softmax, and it is
-    the same where all are drawn. `expected` is proportional to `counts`, and at most 1:
-    each step draws one class from each of `num_sampled` equal shares of the counts, so
-    that few classes are drawn twice and the most frequent ones always once. All rows of
-    a batch meet the same classes, drawn anew in each step. A drawn class that is a
-    row's own label is left out for that row.
+    Subtracting `log(expected)` corrects for the sampling. The more classes are drawn,
+    the closer the loss is to that of the full softmax; if all are drawn, it is the
+    same. `expected` is proportional to `counts`, and at most 1: each step draws one
+    class from each of `num_sampled` equal shares of the counts, so few classes are
+    drawn twice, and the most frequent ones are always drawn once. All rows of a batch
+    use the same classes, and each step draws new ones. If a drawn class is the label of
+    a row, it is left out for that row.
 
-    The loss of evaluation is that of all classes, as are predictions and samples; they
-    are worked off in chunks, as in `ChunkedOutput`. Training does not compute the rank
-    of a label, so `Classifier` gives accuracies in evaluation alone, and the `nll` of
-    training is that among the classes drawn. A step holds `batch * num_sampled` logits.
+    Evaluation, predictions and samples use all classes, in chunks as in
+    `ChunkedOutput`. Training does not compute the rank of a label, so `Classifier`
+    reports accuracies only in evaluation, and the `nll` in training is that among the
+    drawn classes. A step holds `batch * num_sampled` logits.
 
-    The gradient of the weights touches the rows of the classes drawn. TensorFlow keeps
-    it so, and Keras's `SGD` without momentum and `Adagrad` there update these rows
-    alone; other optimisers, JAX and PyTorch make it as large as the weights.
+    Only the drawn rows of the weights have a gradient. On TensorFlow, this gradient is
+    sparse, and Keras's `SGD` without momentum and `Adagrad` update only these rows.
+    With other optimisers, and on JAX and PyTorch, the gradient is as large as the
+    weights.
 
     Args:
         num_classes: Positive integer.
         num_sampled: Positive integer, how many classes are drawn in a step, at most
             `num_classes`.
-        counts: By which numbers: `"log_uniform"` for `log((rank + 2) / (rank + 1))`,
-            where classes are numbered by falling frequency as that of words;
-            `"uniform"`; or how often each class occurs, of shape `(num_classes,)`.
+        counts: The sampling weights: `"log_uniform"` for
+            `log((rank + 2) / (rank + 1))`, which suits classes that are numbered by
+            decreasing frequency, such as words; `"uniform"`; or how often each class
+            occurs, of shape `(num_classes,)`.
         seed: Integer, or `None` for one drawn at random.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
         ValueError: If `num_sampled` is not in `1..num_classes`, `counts` are not as
-            told above, or as `OutputLayer` does.
+            described above, and as in `OutputLayer`.
 
     Reference:
         [Bengio and Senécal, 2008](https://doi.org/10.1109/TNN.2007.912312), and for the
@@ -103,7 +105,7 @@ class SampledOutput(ChunkedOutput):
         if not training:
             return super().outcome(features, labels, weights, training)
         drawn, labels = self.drawn(), ops.cast(labels, "int32")
-        # One look-up, so that the gradient of the weights is one set of rows.
+        # One look-up, so that the gradient of the weights is one sparse tensor.
         classes = ops.concatenate([drawn, labels])
         offset = -self.log_expected(classes)
         if self.bias is not None:
@@ -123,7 +125,7 @@ class SampledOutput(ChunkedOutput):
         return look_up(self._classes, ranks)
 
     def log_expected(self, classes: Tensor) -> Tensor:
-        """The logarithm of how often classes are expected among those drawn."""
+        """The logarithm of the expected number of times that classes are drawn."""
         ranks = look_up(self._ranks, classes)
         ends = ops.convert_to_tensor(self._ends)
         before = ops.take(ends, ops.maximum(ranks - 1, 0), axis=0)
@@ -148,17 +150,17 @@ def sampled_crossentropy(
     weights: Tensor,
     training: bool = True,
 ) -> Outcome:
-    """The weighted sum of cross-entropies among each row's label and classes drawn.
+    """The weighted sum of cross-entropies over each row's label and the drawn classes.
 
     Args:
         features: Float tensor of shape `(batch, dim)`.
-        kernel: Float tensor of shape `(drawn + batch, dim)`, the weights of the classes
-            drawn, then of each row's label.
-        offset: Float tensor of shape `(drawn + batch,)`, the bias of each of them less
-            the logarithm of how often it is expected to be drawn.
+        kernel: Float tensor of shape `(drawn + batch, dim)`, the weights of the drawn
+            classes, then of each row's label.
+        offset: Float tensor of shape `(drawn + batch,)`, the bias of each of them minus
+            the logarithm of its expected number of draws.
         own: Boolean tensor of shape `(batch, drawn)`, where a row's label is drawn.
         weights: Float tensor of shape `(batch,)`.
-        training: Whether gradients will be asked for.
+        training: Whether gradients will be needed.
     """
     n = ops.shape(own)[1]
 
@@ -193,10 +195,10 @@ def sampled_crossentropy(
 def _shares(
     counts: Any, num_classes: int, num_sampled: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The classes by falling counts, and where the numbers that stand for each end.
+    """The classes by decreasing counts, and the end of each class's range of numbers.
 
-    There are `NUMBERS // num_sampled` numbers to a draw. No class has more, so the most
-    frequent ones fill theirs exactly and are always drawn.
+    There are `NUMBERS // num_sampled` numbers for each draw. No class has more, so the
+    most frequent classes have exactly as many and are always drawn.
     """
     if isinstance(counts, str):
         ranks = np.arange(num_classes)

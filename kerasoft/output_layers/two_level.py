@@ -1,4 +1,4 @@
-"""The softmax over groups of classes: first the group, then the class in it."""
+"""A two-level softmax: first over groups, then over the classes of a group."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from kerasoft.output_layers.loops import (
 )
 from kerasoft.rows import look_up
 
-ROWS = 16  # of one group, side by side in a block
+ROWS = 16  # of the same group, in a block
 
 
 @register
@@ -40,22 +40,22 @@ class TwoLevelOutput(OutputLayer):
     )
     ```
 
-    In training, a row computes the logits of all groups and of the classes of its
-    label's group: with the square root of N groups of equal size, 2 sqrt(N) logits in
-    place of N. The log-probabilities are exact and sum to 1. Training does not compute
-    the rank of a label, so `Classifier` gives accuracies in evaluation alone. It holds
-    a copy of the weights of each group that the batch meets, all of the same size, so
-    one very large group makes all of them dear.
+    Training computes, for each row, the logits of all groups and of the classes in its
+    label's group: with sqrt(N) groups of equal size, 2 sqrt(N) logits instead of N. The
+    log-probabilities are exact, and their exponentials sum to 1. Training does not
+    compute the rank of a label, so `Classifier` reports accuracies only in evaluation.
+    Memory holds a copy of the weights of each group in the batch, padded to the size of
+    the largest group, so one very large group increases the cost of all groups.
 
     Args:
         num_classes: Positive integer.
-        groups: The group of each class, integers of shape `(num_classes,)` from 0 on,
-            such as CIFAR-100's 20 superclasses; or `None` for some `sqrt(num_classes)`
-            groups of neighbouring classes.
+        groups: The group of each class, integers from 0 of shape `(num_classes,)`, such
+            as CIFAR-100's 20 superclasses; or `None` for about `sqrt(num_classes)`
+            groups of consecutive classes.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
-        ValueError: If `groups` are not as told above, or as `OutputLayer` does.
+        ValueError: If `groups` are not as described above, and as in `OutputLayer`.
 
     Reference:
         [Goodman, 2001](https://arxiv.org/abs/cs/0108006).
@@ -91,7 +91,7 @@ class TwoLevelOutput(OutputLayer):
                 "`groups` must be numbered from 0 on, each with a class. "
                 f"Received: {'a group' if found < 0 else 'no class in group'} {found}"
             )
-        # The weights stand group after group; a class's place there is its slot.
+        # The weights are sorted by group; the slot of a class is its position there.
         by_slot = np.argsort(self.groups, kind="stable")
         self._classes = by_slot.astype("int32")
         self._slots = np.argsort(by_slot).astype("int32")
@@ -107,9 +107,9 @@ class TwoLevelOutput(OutputLayer):
         self.kernel, self.bias = self.add_dense("", self.num_classes, self.dim)
 
     def _of_groups(self, kernel, bias, groups):
-        """The slots of some groups, their kernels, and biases, -inf where none is.
+        """The slots of some groups, their kernels, and biases.
 
-        Every group is given as many slots as the largest one has.
+        Every group is padded to the size of the largest one, with biases of -inf.
         """
         place = ops.arange(int(self._sizes.max()))
         slots = look_up(self._firsts, groups)[..., None] + place
@@ -119,11 +119,11 @@ class TwoLevelOutput(OutputLayer):
         return slots, ops.take(kernel, slots, axis=0), ops.where(there, biases, -np.inf)
 
     def _blocks(self, features, groups):
-        """Rows of one group side by side, `ROWS` of them to a block.
+        """Sorts rows into blocks of `ROWS` rows of the same group.
 
         Returns:
             The features by block, of shape `(blocks, ROWS, dim)`; the group of each
-            block; and the place of each row in the blocks, if they are made flat.
+            block; and the position of each row in the flattened blocks.
         """
         batch = ops.shape(features)[0]
         order = ops.argsort(groups)
@@ -132,10 +132,10 @@ class TwoLevelOutput(OutputLayer):
         first = ops.cast(ops.searchsorted(rising, rising, side="left"), "int32")
         within = (rows - first) % ROWS
         block = ops.cumsum(ops.cast(ops.equal(within, 0), "int32")) - 1
-        # As many as there can be: a begun one for each group, and the full ones.
-        begun = len(self._sizes)
-        begun = min(batch, begun) if isinstance(batch, int) else begun
-        count = begun + batch // ROWS
+        # The maximum number: one incomplete block for each group, and the full ones.
+        incomplete = len(self._sizes)
+        incomplete = min(batch, incomplete) if isinstance(batch, int) else incomplete
+        count = incomplete + batch // ROWS
         place = block * ROWS + within
         found = ops.zeros((count * ROWS,), "int32")
         found = ops.scatter_update(found, place[:, None], order)

@@ -448,14 +448,14 @@ def test_the_gradient_is_of_the_rows_drawn_alone():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: AdaptiveOutput(9), r"Give `counts`.*or the `cutoffs`"),
+        (lambda: AdaptiveOutput(9), r"Pass `counts`.*or the `cutoffs`"),
         (lambda: AdaptiveOutput(9, cutoffs=[]), r"`cutoffs` must be whole.*\[\]"),
         (lambda: AdaptiveOutput(9, cutoffs=[9]), r"between 0 and num_classes=9.*\[9\]"),
-        (lambda: AdaptiveOutput(9, cutoffs=[4, 4]), r"that rise.*\[4, 4\]"),
+        (lambda: AdaptiveOutput(9, cutoffs=[4, 4]), r"that increase.*\[4, 4\]"),
         (lambda: AdaptiveOutput(9, cutoffs=np.array([2.5])), r"whole numbers.*2.5"),
         (lambda: AdaptiveOutput(9, [1, 2]), r"one number for each class, 9.*\(2,\)"),
         (lambda: AdaptiveOutput(2, [1, -2]), r"finite numbers of at least 0.*-2"),
-        (lambda: AdaptiveOutput(2, [0, 0]), r"one of them positive.*zeros alone"),
+        (lambda: AdaptiveOutput(2, [0, 0]), r"one of them positive.*only zeros"),
         (
             lambda: AdaptiveOutput(9, cutoffs=[4], div_value=0.5),
             r"`div_value` must be at least 1.*0.5",

@@ -436,7 +436,7 @@ def test_scores_are_no_probabilities():
         lambda: layer.log_probabilities(x, np.zeros((2, 1), int)),
         lambda: layer.sample(x, 0),
     ):
-        with pytest.raises(ValueError, match="scores, which are no probabilities"):
+        with pytest.raises(ValueError, match="scores, which are not probabilities"):
             asked()
 
 

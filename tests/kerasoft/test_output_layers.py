@@ -295,7 +295,7 @@ def test_samples_by_blocks_of_classes_are_of_the_softmax(chunk_bytes):
 def test_no_samples_of_a_head_that_is_no_softmax():
     layer = ChunkedOutput(CLASSES, "sparsemax")
     weights_of(layer)
-    with pytest.raises(ValueError, match=r"softmax heads alone.*Sparsemax"):
+    with pytest.raises(ValueError, match=r"Only softmax heads.*Sparsemax"):
         layer.sample(FEATURES)
 
 
@@ -398,7 +398,7 @@ def test_a_label_that_is_no_class(label):
         (lambda: ChunkedOutput(5, allowed=[True]), r"`allowed` must be of shape \(5,"),
         (
             lambda: ChunkedOutput(5, heads.GumbelSoftmax("learned")),
-            r"learned temperature goes with noise='never'.*'training'",
+            r"learned temperature must have noise='never'.*'training'",
         ),
         (
             lambda: ChunkedOutput(5)(np.zeros((2, 3, 4))),
@@ -410,11 +410,11 @@ def test_a_label_that_is_no_class(label):
         ),
         (
             lambda: after_a_step(many("softmax"), LABELS, WEIGHTS, loss="mse"),
-            r"compiled without `loss`.*loss='mse'",
+            r"Compile a `Classifier` without `loss`.*loss='mse'",
         ),
         (
             lambda: after_a_step(many("softmax"), LABELS, WEIGHTS, metrics=["mae"]),
-            r"compiled without `metrics`.*mae",
+            r"Compile a `Classifier` without `metrics`.*mae",
         ),
     ],
 )

@@ -235,8 +235,8 @@ def test_a_head_is_found_by_name_in_wrappers_and_in_models(name):
     [
         (keras.layers.Dense(3), r"Expected a head, the name.*Received: <Dense"),
         (ending_in(keras.layers.Softmax()), r"Expected a head.*Received: <Softmax"),
-        (Subclassed(heads.Softmax(), heads.LogSoftmax()), r"one head; .*there are 2"),
-        (Subclassed(), r"one head; give the head.*there are 0"),
+        (Subclassed(heads.Softmax(), heads.LogSoftmax()), r"one head; .*which has 2"),
+        (Subclassed(), r"one head; pass the head.*which has 0"),
         (None, r"Expected a head, the name.*Received: None"),
         ("sofmax", r"did you mean softmax.*Received: 'sofmax'"),
     ],
@@ -380,7 +380,7 @@ def test_a_loss_that_reads_probabilities_on_a_log_head_is_told_of_once(loss):
 def test_a_loss_that_reads_logits_after_a_softmax_is_told_of():
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     (said,) = told(heads.Softmax(), loss)
-    assert "softmax would be taken twice" in said
+    assert "softmax would be applied twice" in said
 
 
 @pytest.mark.parametrize(
