@@ -1,13 +1,18 @@
+import importlib
 import importlib.util
 import json
 import re
+import shlex
 import subprocess
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
+from benchmarks import runner
+from pipelines import datasets, evaluate, report, run, saved_model, train, tune
 from pipelines.comparison import read
+from pipelines.config import parse
 
 
 def script(path):
@@ -111,8 +116,8 @@ def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):
     (axes,) = made.plot(writeup).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert 5 < len(names) == len(set(names)) <= 10
-    for run, row, matched in made.rows_of(writeup):
-        name = run.reported["row"].replace(" (sic)", "")
+    for ours, row, matched in made.rows_of(writeup):
+        name = ours.reported["row"].replace(" (sic)", "")
         if name in names:
             place = names.index(name)
             lines = [x for x in axes.lines if place in list(x.get_ydata())]
@@ -306,9 +311,9 @@ def test_the_figures_of_many_classes(pytestconfig):
     readme = (root / "README.md").read_text("utf-8")
     assert f"{1000 * z:.1f} ms" in readme
     assert f"{dense / z:.0f} times as long" in readme
-    for run in json.loads((benchmarks / "drift.json").read_text("utf-8"))["runs"]:
-        largest = [f"{max(v):.1e}" for k, v in run["errors"].items() if k != "step"]
-        every = "never" if run["every"] > 10**6 else f"{run['every']:,}"
+    for drift in json.loads((benchmarks / "drift.json").read_text("utf-8"))["runs"]:
+        largest = [f"{max(v):.1e}" for k, v in drift["errors"].items() if k != "step"]
+        every = "never" if drift["every"] > 10**6 else f"{run['every']:,}"
         assert f"| {run['head']} | {every} | {' | '.join(largest)} |" in text
 
 
@@ -362,6 +367,58 @@ def test_the_document_on_many_classes_shows_what_z_could_have_been(pytestconfig)
     assert set(heads) == {"log_softmax", "z_loss", "spherical_softmax"}
     for line in heads.values():
         assert line in text
+
+
+class Reached(BaseException):
+    """A command has understood its options and begins its work."""
+
+
+WORK = {
+    "train": (train, "train"),
+    "tune": (tune, "tune"),
+    "evaluate": (evaluate, "evaluate"),
+    "predict": (saved_model, "load"),
+    "report": (report, "read"),
+    "run": (run, "run"),
+}
+
+
+def commands(path):
+    """The commands of a document that Python runs: module and arguments."""
+    blocks = re.findall(r"```console\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    for line in lines:
+        for part in line.removeprefix("$ ").split(" && "):
+            words = shlex.split(part.split("  # ")[0])
+            while words and "=" in words[0]:  # a variable of the environment
+                words.pop(0)
+            if words[:2] == ["python", "-m"]:
+                yield words[2], words[3:]
+
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "results/*/README.md")
+
+
+def test_the_commands_of_the_documents_are_understood(pytestconfig, monkeypatch):
+    def reached(*args, **kwargs):
+        raise Reached
+
+    for module, function in WORK.values():
+        monkeypatch.setattr(module, function, reached)
+    monkeypatch.setattr(datasets, "resolve", lambda name: name)
+    paths = [p for glob in DOCUMENTS for p in pytestconfig.rootpath.glob(glob)]
+    found = [command for path in paths for command in commands(path)]
+    assert len(found) > 20
+    for module, argv in found:
+        package, _, name = module.partition(".")
+        if package == "pipelines":
+            with pytest.raises(Reached):
+                importlib.import_module(module).main(argv)
+        elif package == "benchmarks":
+            measured = importlib.import_module(module).measured
+            parse(runner.parser(name, measured), argv)
+        else:
+            assert module == "pytest"
 
 
 def test_the_code_of_readme_runs(pytestconfig, capsys):
