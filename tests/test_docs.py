@@ -313,8 +313,8 @@ def test_the_figures_of_many_classes(pytestconfig):
     assert f"{dense / z:.0f} times as long" in readme
     for drift in json.loads((benchmarks / "drift.json").read_text("utf-8"))["runs"]:
         largest = [f"{max(v):.1e}" for k, v in drift["errors"].items() if k != "step"]
-        every = "never" if drift["every"] > 10**6 else f"{run['every']:,}"
-        assert f"| {run['head']} | {every} | {' | '.join(largest)} |" in text
+        every = "never" if drift["every"] > 10**6 else f"{drift['every']:,}"
+        assert f"| {drift['head']} | {every} | {' | '.join(largest)} |" in text
 
 
 def test_the_figures_of_next_word(pytestconfig):

@@ -97,7 +97,7 @@ def test_streams_that_cannot_be_written():
     }
     results = {}
     for name, process in running.items():
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=400)
         results[name] = (process.returncode, out, err)
     for _, _, err in results.values():
         assert "Traceback" not in err, err

@@ -1,0 +1,90 @@
+"""What the functions of the family share: dtypes, masks and numerical ranges."""
+
+import math
+from typing import Any, TypeAlias
+
+import numpy as np
+from keras import ops
+
+Tensor: TypeAlias = Any  # a tensor of the backend, or anything convertible to one
+
+LOWEST = float(np.finfo("float32").min)
+TINY = float(np.finfo("float32").tiny)
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """Logarithm of probabilities, at least that of the smallest normal float32."""
+    return ops.log(ops.maximum(probabilities, TINY))
+
+
+def as_float32(x: Tensor) -> Tensor:
+    """A tensor in float32."""
+    return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def centre(logits: Tensor, axis: int) -> Tensor:
+    """The logits minus the largest, so that scaling them loses no precision."""
+    x = as_float32(logits)
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    return x - ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+
+
+def split_empty(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The logits, with 0 in rows of only -inf, and which rows those are."""
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    empty = ops.equal(largest, -math.inf)
+    return ops.where(empty, 0.0, x), empty
+
+
+def near_the_largest(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The logits minus the largest, clipped at -2; and which were masked (-inf).
+
+    The threshold of a sparse head is within 1 of the largest logit, so smaller logits
+    are never in the support. Clipping them avoids rounding errors in cumulative sums.
+    """
+    masked = ops.equal(x, -math.inf)
+    x = ops.where(masked, LOWEST, x)
+    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    return ops.where(masked, -2.0, ops.maximum(x - largest, -2.0)), masked
+
+
+def split_mask(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The logits, with 0 where they are masked (-inf), and which are masked."""
+    x = as_float32(logits)
+    masked = ops.equal(x, -math.inf)
+    return ops.where(masked, 0.0, x), masked
+
+
+def temper(logits: Tensor, temperature: Tensor, noise: Tensor, axis: int) -> Tensor:
+    """`(logits + noise) / temperature`, up to a constant; masked logits stay masked.
+
+    As in `centre`, the logit with the highest probability is subtracted; with a
+    negative temperature this is the smallest logit.
+    """
+    x, masked = split_mask(logits)
+    sign = ops.sign(as_float32(temperature))
+    largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
+    most_likely = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
+    x = (x - ops.stop_gradient(most_likely) + noise) / temperature
+    return ops.where(masked, -math.inf, ops.clip(x, LOWEST, -LOWEST))
+
+
+def magnitude(x: Tensor, axis: int) -> Tensor:
+    """The largest magnitude, at least 1; after division by it, squares cannot overflow.
+
+    At most 1e37, because XLA multiplies by the reciprocal and rounds a subnormal to 0.
+    """
+    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+    return ops.stop_gradient(ops.clip(largest, 1.0, 1e37))
+
+
+def standard_deviation(variance: Tensor) -> Tensor:
+    """The standard deviation, or 1 if it is 0."""
+    return ops.sqrt(ops.where(variance > TINY, variance, 1.0))
+
+
+def normalise(weights: Tensor, masked: Tensor, axis: int) -> Tensor:
+    """Weights as shares of their sum, 0 where they are masked."""
+    weights = ops.where(masked, 0.0, weights)
+    total = ops.sum(weights, axis=axis, keepdims=True)
+    return weights / ops.where(ops.equal(total, 0.0), 1.0, total)
