@@ -177,7 +177,7 @@ def check_free(path: Path, config: Config, resume: bool, overwrite: bool):
     Raises:
         InputError: What is there, and the way out.
     """
-    if overwrite or (resume and publishing.finished(path).exists()):
+    if overwrite:
         return
     if not is_stopped(path):
         if path.exists():

@@ -73,13 +73,11 @@ def train(
     config.check_backbone()
     config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
-    run_folder.check_free(path, config, resume, overwrite)
-    dataset = load_data(config)
+    ended = resume and publishing.finished(path).exists()
     with publishing.claim(path):
-        # Again, for another process may have come in between.
-        if not (resume and path.exists() and not run_folder.is_stopped(path)):
+        if not ended:
             run_folder.check_free(path, config, resume, overwrite)
-            _train(config, dataset, path, overwrite)
+            _train(config, load_data(config), path, overwrite)
     return path
 
 
