@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pipelines import publishing, typed_json
 from pipelines.config import Config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.typed_json import record
 
 EXTRA = "assets.extra"
@@ -104,7 +104,7 @@ def find(paths: Iterable[Path]) -> list[Run]:
         raise InputError("There are no runs to compare; `python -m pipelines.train` "
                          "makes one.")  # fmt: skip
     for path in foreign:
-        print(f"skipped: there is no run in {path}", file=sys.stderr)
+        print(f"skipped: there is no run in {brief(path, 300)}", file=sys.stderr)
     folders = sorted(folders)
     root = os.path.commonpath([folder.parent for folder in folders])
     count = Counter(folder.name for folder in folders)

@@ -21,6 +21,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 import yaml
+from keras_tuner.src.engine.stateful import Stateful
 
 from pipelines import (
     datasets,
@@ -50,6 +51,16 @@ CHIEF = "chief"
 EPOCHS = 3
 
 
+def _save(state: Stateful, file: str) -> str:
+    """Saves what Keras Tuner knows, whole or not at all."""
+    text = json.dumps(state.get_state())
+    write_text(Path(file), text)
+    return text
+
+
+Stateful.save = _save  # its own empties the file first, which a full disk leaves so
+
+
 class Tuner(keras_tuner.Tuner):
     """Keras Tuner with our runs for trials.
 
@@ -74,6 +85,8 @@ class Tuner(keras_tuner.Tuner):
             model, _ = train.fit(config, self.data, work, verbose)
         except FloatingPointError:
             return dict.fromkeys(METRICS, math.nan)  # which fails the trial
+        except (OSError, tf.errors.OpError) as error:
+            raise keras_tuner.errors.FatalError from error  # which ends the search
         model = train.serving_copy(config, self.data, model)
         found = judge(model, self.data)
         (work / run_folder.STATE).unlink()
@@ -145,7 +158,10 @@ def tune(
                     row = trials.row_of(base, trial)
                     print(trials.line(search.objective, row), flush=True)
         # A chief trains nothing, and tells of its workers' trials as Keras Tuner does.
-        tuner.search(verbose=int(role() == CHIEF))
+        try:
+            tuner.search(verbose=int(role() == CHIEF))
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
         if role() in ("", CHIEF):
             return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
