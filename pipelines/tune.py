@@ -21,6 +21,7 @@ from typing import Any
 import keras_tuner
 import numpy as np
 import yaml
+from keras_tuner.engine.trial import Trial
 from keras_tuner.src.engine.stateful import Stateful
 
 from pipelines import (
@@ -74,6 +75,13 @@ class Tuner(keras_tuner.Tuner):
         self.base = base
         self.data: Any = dataset  # None for a chief, which trains nothing
         super().__init__(directory=folder.parent, project_name=folder.name, **kwargs)
+
+    def reload(self):
+        # Keras Tuner takes brackets in a path for a pattern, and finds no trials there.
+        for file in Path(self.project_dir).glob("trial_*/trial.json"):
+            trial = Trial.load(str(file))
+            self.oracle.trials[trial.trial_id] = trial
+        super().reload()
 
     def run_trial(self, trial, verbose):
         config = config_of_trial(self.base, trial.hyperparameters.values)
