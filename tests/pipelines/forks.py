@@ -81,15 +81,15 @@ def forks():
         cwd=Path(__file__).parents[2],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     ) as server:
-        assert server.stdin
-        assert server.stdout
+        stdin, stdout = server.stdin, server.stdout
+        assert stdin
+        assert stdout
 
         def run(*jobs: Job) -> list[Ended]:
-            print(json.dumps(jobs), file=server.stdin, flush=True)
-            return [Ended(*ended) for ended in json.loads(server.stdout.readline())]
+            print(json.dumps(jobs), file=stdin, flush=True)
+            return [Ended(*ended) for ended in json.loads(stdout.readline())]
 
         yield run
-        server.stdin.close()
 
 
 def _serve():
@@ -149,8 +149,8 @@ def _start(job: Job, place: Path) -> int:
 
 
 def _watch(job: Job) -> list[str]:
-    """Kills this process at a change of a file that its arguments name."""
-    folders = tuple(word for word in job.argv if word.startswith("/"))
+    """Kills this process at a change in the folders around those of its arguments."""
+    folders = tuple(str(Path(w).parent) for w in job.argv if w.startswith("/"))
     events = []
 
     def hook(event, args):
