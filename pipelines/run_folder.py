@@ -193,7 +193,7 @@ def check_free(path: Path, config: Config, resume: bool, overwrite: bool):
         raise InputError(
             f"A stopped run is in {work}; --resume goes on, --overwrite starts anew."
         )
-    if (work / CONFIG).read_text("utf-8") != config.to_yaml():
+    if (work / CONFIG).read_bytes() != config.to_yaml().encode():
         raise InputError(
             f"The stopped run in {work} has another config; --overwrite starts anew."
         )

@@ -87,7 +87,7 @@ class Tuner(keras_tuner.Tuner):
         config = config_of_trial(self.base, trial.hyperparameters.values)
         work = Path(self.get_trial_dir(trial.trial_id)) / "run"
         known = work / run_folder.CONFIG
-        if known.exists() and known.read_text("utf-8") != config.to_yaml():
+        if known.exists() and known.read_bytes() != config.to_yaml().encode():
             shutil.rmtree(work)
         try:
             model, _ = train.fit(config, self.data, work, verbose)
@@ -206,7 +206,7 @@ def describe(folder: Path, described: dict):
     file = folder / "search.yaml"
     text = yaml.safe_dump(described, sort_keys=False)
     if file.exists():
-        if file.read_text("utf-8") != text:
+        if file.read_bytes() != text.encode():
             raise InputError(
                 f"Another search is in {folder}; --overwrite replaces it, and "
                 "--searches names another place."

@@ -37,6 +37,13 @@ def ended(error, capsys):
         (OSError("as it is"), 1, "as it is."),
         (FloatingPointError("not finite"), 1, "not finite"),
         (tf.errors.ResourceExhaustedError(None, None, "no room\nhere"), 1, "no room "),
+        (
+            tf.errors.UnknownError(
+                None, None, "{{node a_/b:0}} /a/b; No space left on device"
+            ),
+            1,
+            "error: /a/b; No space left on device; make room there",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 141, None),
         (KeyboardInterrupt(), 130, None),
     ],

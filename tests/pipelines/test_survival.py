@@ -7,6 +7,7 @@ weights as one that was not, nothing is left over, and nothing old is lost.
 import random
 import shutil
 import signal
+import subprocess
 
 import pytest
 from forks import Job, forks
@@ -171,6 +172,58 @@ def test_a_search_that_is_killed_goes_on(start, options, tmp_path):
             (ended,) = start(job._replace(argv=[*job.argv, "--overwrite"]))
         assert ended.status == 0, ended
         assert content(alone(place)) == best
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk, and the function that gives it another size in KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def resize(kibibytes, *options):
+        options = ",".join([*options, f"size={kibibytes}k"])
+        words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+        return subprocess.run(words, capture_output=True).returncode
+
+    if not shutil.which("mount") or resize(64):
+        pytest.skip("no disk can be mounted here")
+    yield place, lambda kibibytes: resize(kibibytes, "remount")
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "report"])
+def test_a_full_disk_ends_a_command_in_one_line_and_loses_nothing(
+    command, start, options, straight, disk
+):
+    place, resize = disk
+    out = place / "comparison"
+    few = ["--trials", "2", "--algorithm", "random", "--searches"]
+    compare = Job(
+        "evaluate", [str(straight[0]), "--timings", "false", "--out", str(out)]
+    )
+    job = {
+        "train": Job("train", [*options, "--saved_models", str(place)]),
+        "tune": Job("tune", [*options, *few, str(place)]),
+        "evaluate": compare,
+        "report": Job("report", [str(out)]),
+    }[command]
+    if command == "report":
+        resize(10_000)
+        (ended,) = start(compare)
+        assert ended.status == 0, ended
+        used = sum(512 * path.stat().st_blocks for path in place.rglob("*"))
+        resize(used // 1024 + 64)
+    before = content(place)
+    (ended,) = start(job)
+    assert ended.status == 1, ended
+    assert content(place).items() >= before.items()
+    *_, line = ended.err.splitlines()
+    assert line.startswith(f"error: {place}")
+    assert "No space left on device; make room there" in line
+    assert len(ended.err.splitlines()) == 1 + (command == "evaluate")  # its progress
+    resize(10_000)
+    mend(start, job)
+    alone(place)
 
 
 @pytest.mark.parametrize("command", ["train", "tune", "evaluate"])
