@@ -59,9 +59,11 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold anything
-    failed = None
     try:
         status = main(argv)
+    except BrokenPipeError:
+        _forget_output()
+        return UNREAD
     except InputError as error:
         return _say(one_line(error), REFUSED)
     except FloatingPointError as error:
@@ -69,12 +71,16 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
     except tf.errors.OpError as error:
         return _say(of_tensorflow(error), LOST)
     except OSError as error:
-        status, failed = LOST, error
-    # Where the output cannot be written, that is what failed, whatever it is taken for.
-    failed = _unwritten() or failed
-    if isinstance(failed, BrokenPipeError):
+        return _say(of_system(error), LOST)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_output()
         return UNREAD
-    return _say(of_system(failed), LOST) if failed else status
+    except OSError as error:
+        _forget_output()
+        return _say(of_system(error), LOST)
+    return status
 
 
 def _say(words: str, status: int) -> int:
@@ -104,14 +110,8 @@ def of_tensorflow(error: tf.errors.OpError) -> str:
     return words
 
 
-def _unwritten() -> OSError | None:
-    """Writes what is left of the output. Returns what kept it from being written."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        # Or Python would write it once more when it ends.
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
-        return error
-    return None
+def _forget_output():
+    """Keeps Python from writing what is left once more when it ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
