@@ -6,6 +6,7 @@ import errno
 import functools
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -65,8 +66,10 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
         return UNREAD
     except InputError as error:
         return _say(one_line(error), REFUSED)
-    except (FloatingPointError, tf.errors.OpError) as error:
+    except FloatingPointError as error:
         return _say(brief(error, 500), LOST)
+    except tf.errors.OpError as error:
+        return _say(of_tensorflow(error), LOST)
     except OSError as error:
         return _say(of_system(error), LOST)
     try:
@@ -96,6 +99,15 @@ def of_system(error: OSError) -> str:
     words = f"{place}: {error.strerror}"
     way_out = WAYS_OUT.get(error.errno)
     return f"{words}; {way_out}." if way_out else f"{words}."
+
+
+def of_tensorflow(error: tf.errors.OpError) -> str:
+    """An error of TensorFlow in words, with the way out of one of the file system."""
+    words = brief(re.sub(r"{{\w+ .*?}} ", "", str(error)), 500)
+    for number, way_out in WAYS_OUT.items():
+        if os.strerror(number) in words:
+            return f"{words}; {way_out}."
+    return words
 
 
 def _forget_output():

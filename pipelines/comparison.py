@@ -258,7 +258,7 @@ def read(folder: Path) -> Results:
         comparison = typed_json.parse(Comparison, json.dumps(kept))
         timings = typed_json.parse(Timings, (folder / "timings.json").read_bytes())
         confusions = _read_confusions(folder / "confusion.npz", comparison)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
             f"There is no comparison in {folder} ({Path(error.filename).name} is "
             "missing); `python -m pipelines.evaluate` makes one."

@@ -311,7 +311,8 @@ def speed(serve: Callable, images: np.ndarray) -> Timing:
 def save(folder: Path, name: str, answer: Answer, labels: np.ndarray):
     path = folder / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, labels=labels, **answer._asdict())
+    with publishing.named(path):
+        np.savez_compressed(path, labels=labels, **answer._asdict())
 
 
 @command

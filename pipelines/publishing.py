@@ -54,12 +54,19 @@ def claim(target: Path, role: str = "") -> Iterator[None]:
                     f"Another process is writing {target}; wait until it has ended."
                 )
         settle(target)
-        try:
+        with named(partial(target)):
             yield
-        except OSError as error:
-            if error.filename is None:  # as of a full disk
-                error.filename = str(partial(target))
-            raise
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Names a path in errors of the system that name none, as of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def tidy(target: Path) -> bool:

@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         new = publishing.start(folder)
         try:
             write(results, new)
+        except OSError:  # of the disk that is written, not of what was read
+            raise
         except DAMAGE as error:
             shutil.rmtree(publishing.partial(folder))
             raise InputError(

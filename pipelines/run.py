@@ -23,7 +23,7 @@ import jsonargparse
 from pipelines import evaluate, publishing, run_folder
 from pipelines.commands import command
 from pipelines.config import Config, parse
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.experiment import Planned as Planned
 from pipelines.experiment import read
 
@@ -42,7 +42,7 @@ def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]
         try:
             record = run_folder.read_record(path)
         except InputError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print(f"skipped: {brief(error, 500)}", file=sys.stderr)
             continue
         if epochs := record.config.epochs - record.resumed_at_epoch:
             rates = known.setdefault(size(record.config), [])

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from pipelines import publishing, typed_json
 from pipelines.config import Config
-from pipelines.errors import InputError
+from pipelines.errors import InputError, brief
 from pipelines.typed_json import record
 
 EXTRA = "assets.extra"
@@ -104,7 +104,7 @@ def find(paths: Iterable[Path]) -> list[Run]:
         raise InputError("There are no runs to compare; `python -m pipelines.train` "
                          "makes one.")  # fmt: skip
     for path in foreign:
-        print(f"skipped: there is no run in {path}", file=sys.stderr)
+        print(f"skipped: there is no run in {brief(path, 300)}", file=sys.stderr)
     folders = sorted(folders)
     root = os.path.commonpath([folder.parent for folder in folders])
     count = Counter(folder.name for folder in folders)
@@ -193,7 +193,7 @@ def check_free(path: Path, config: Config, resume: bool, overwrite: bool):
         raise InputError(
             f"A stopped run is in {work}; --resume goes on, --overwrite starts anew."
         )
-    if (work / CONFIG).read_text("utf-8") != config.to_yaml():
+    if (work / CONFIG).read_bytes() != config.to_yaml().encode():
         raise InputError(
             f"The stopped run in {work} has another config; --overwrite starts anew."
         )

@@ -136,20 +136,20 @@ def load(path: Path):
         raise InputError(
             f"There is no run in {path}; `python -m pipelines.train` makes one."
         )
-    try:
-        # TensorFlow takes brackets in a path for a pattern: it is given another name.
-        with tempfile.TemporaryDirectory() as folder:
-            link = Path(folder, "run")
-            link.symlink_to(path.resolve())
+    # TensorFlow takes brackets in a path for a pattern: it is given another name.
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "run")
+        link.symlink_to(path.resolve())
+        try:
             served = tf.saved_model.load(str(link))
-        serve = served.signatures["serving_default"]
-        names = _read_names(path / "assets" / CLASS_NAMES)
-        if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
-            raise ValueError(f"{CLASS_NAMES} has {len(names)} names")
-    except Exception as error:  # TensorFlow raises whatever the bytes lead it to
-        raise InputError(
-            f"The run {path} is damaged ({one_line(error)[:200]}); train it anew."
-        ) from error
+            serve = served.signatures["serving_default"]
+            names = _read_names(path / "assets" / CLASS_NAMES)
+            if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
+                raise ValueError(f"{CLASS_NAMES} has {len(names)} names")
+        except Exception as error:  # TensorFlow raises whatever the bytes lead it to
+            raise InputError(
+                f"The run {path} is damaged ({one_line(error)[:200]}); train it anew."
+            ) from error
     serve.keep_alive = served  # a signature alone does not hold its variables
     serve.sample = served.signatures.get("sample")
     return serve, names

@@ -70,12 +70,14 @@ class Tuner(keras_tuner.Tuner):
         config = config_of_trial(self.base, trial.hyperparameters.values)
         work = Path(self.get_trial_dir(trial.trial_id)) / "run"
         known = work / run_folder.CONFIG
-        if known.exists() and known.read_text("utf-8") != config.to_yaml():
+        if known.exists() and known.read_bytes() != config.to_yaml().encode():
             shutil.rmtree(work)
         try:
             model, _ = train.fit(config, self.data, work, verbose)
         except FloatingPointError:
             return dict.fromkeys(METRICS, math.nan)  # which fails the trial
+        except (OSError, tf.errors.OpError) as error:
+            raise keras_tuner.errors.FatalError from error  # which ends the search
         model = train.serving_copy(config, self.data, model)
         found = judge(model, self.data)
         (work / run_folder.STATE).unlink(missing_ok=True)
@@ -152,7 +154,10 @@ def tune(
                     row = trials.row_of(base, trial)
                     print(trials.line(search.objective, row), flush=True)
         # A chief trains nothing, and tells of its workers' trials as Keras Tuner does.
-        tuner.search(verbose=int(role() == CHIEF))
+        try:
+            tuner.search(verbose=int(role() == CHIEF))
+        except keras_tuner.errors.FatalError as error:
+            raise error.__cause__ or error from None
         if role() in ("", CHIEF):
             return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
@@ -215,7 +220,7 @@ def describe(folder: Path, described: dict):
     file = folder / "search.yaml"
     text = yaml.safe_dump(described, sort_keys=False)
     if file.exists():
-        if file.read_text("utf-8") != text:
+        if file.read_bytes() != text.encode():
             raise InputError(
                 f"Another search is in {folder}; --overwrite replaces it, and "
                 "--searches names another place."

@@ -10,6 +10,8 @@ from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
 
+from pipelines.errors import brief
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,7 @@ def parse(kind: type[T], text: str | bytes) -> T:
         return _adapter(kind).validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = brief(".".join(map(str, first["loc"])))
         words = first["msg"].removeprefix("Value error, ")
         raise ValueError(f"{where}: {words}" if where else words) from error
 

@@ -34,9 +34,16 @@ def ended(error, capsys):
         (OSError(30, "Read-only file system", "/a"), 1, "that can be written"),
         (PermissionError(13, "Permission denied", "/a"), 1, "/a: Permission denied"),
         (NotADirectoryError(20, "Not a directory", "/a\nb"), 1, "move away the file"),
-        (OSError("as it is"), 1, "as it is."),
+        (OSError("as it is"), 1, "as it is"),
         (FloatingPointError("not finite"), 1, "not finite"),
         (tf.errors.ResourceExhaustedError(None, None, "no room\nhere"), 1, "no room "),
+        (
+            tf.errors.UnknownError(
+                None, None, "{{node a_/b:0}} /a/b; No space left on device"
+            ),
+            1,
+            "error: /a/b; No space left on device; make room there",
+        ),
         (BrokenPipeError(32, "Broken pipe"), 141, None),
         (KeyboardInterrupt(), 130, None),
     ],

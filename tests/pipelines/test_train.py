@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kerasoft
 from kerasoft import heads
-from pipelines import evaluate, run_folder, saved_model, train
+from pipelines import evaluate, publishing, run_folder, saved_model, train
 from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
 from pipelines.run_folder import read_history
 
 
@@ -223,6 +225,35 @@ def test_nothing_is_overwritten_unasked(run, tiny, capsys):
     assert (run / "saved_model.pb").stat().st_mtime_ns == before
     status, lines = command([*argv, "--resume"], capsys)
     assert (status, len(lines)) == (2, 1)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_what_a_kill_left_of_publishing_is_tidied_up(resume, run, tiny, tmp_path):
+    path = tmp_path / run.name
+    shutil.copytree(run, publishing.finished(path) / ("new" if resume else "old"))
+    if resume:
+        assert train.train(tiny, tmp_path, resume=True) == path
+    else:
+        shutil.copytree(run, path)
+        with pytest.raises(InputError, match="is there already; --overwrite"):
+            train.train(tiny, tmp_path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_stopped_before_it_had_a_config_starts_anew(run, tiny, tmp_path):
+    path = tmp_path / run.name
+    publishing.start(path)
+    with pytest.raises(InputError, match="without --resume it starts"):
+        train.train(tiny, tmp_path, resume=True)
+    assert run_folder.standing(path, tiny) == "new"
+
+
+def test_a_stopped_run_whose_config_is_no_text_has_another(run, tiny, tmp_path):
+    path = tmp_path / run.name
+    publishing.start(path)
+    (publishing.partial(path) / run_folder.CONFIG).write_bytes(b"\xff")
+    with pytest.raises(InputError, match="has another config"):
+        train.train(tiny, tmp_path, resume=True)
 
 
 def test_overwrite_replaces_a_run(tiny, tmp_path):

@@ -45,7 +45,7 @@ def trials(searches):
 @pytest.fixture(scope="module")
 def searched(base, tmp_path_factory):
     """A search that ended."""
-    searches = tmp_path_factory.mktemp("tuned") / "searches"
+    searches = tmp_path_factory.mktemp("tuned [1]") / "searches"
     argv = flags(base, searches, "--trials", "3", "--algorithm", "random")
     assert command(tune.main, argv) == 0
     return searches
@@ -75,6 +75,17 @@ def test_a_search_that_ended_is_not_searched_again(searched, base, capsys):
     printed = capsys.readouterr().out
     assert printed.count("completed") == 3
     assert "next: python -m pipelines.train --config" in printed
+
+
+def test_a_full_disk_ends_a_search_in_one_line(base, tmp_path, monkeypatch, capfd):
+    def fit(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, "fit", fit)
+    assert command(tune.main, flags(base, tmp_path / "searches")) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'searches'}")
+    assert "No space left on device; make room there" in line
 
 
 def test_what_a_trial_keeps_is_no_model(searched):
