@@ -1,18 +1,18 @@
 """Next-word prediction over a real vocabulary, with several output layers.
 
-Results on test text, with exact probabilities, after nine minutes of training each, on
-two cores of an AMD EPYC with AVX-512 (TensorFlow, one seed, results/next-word). The
-last column is the perplexity on validation text after 819,200 training examples. These
-runs used an earlier version of this example, with another input embedding:
+Results on test text after ten minutes of training each, on two cores of an AMD EPYC
+with AVX-512 (TensorFlow, means over two or three seeds, results/next-word):
 
-              examples perplexity  top 1  top 5  top 10  after 819,200 examples
-    full         880,640        501   17.9   33.5    40.7                    531
-    adaptive  10,151,424        264   22.4   39.1    46.3                    471
-    sampled    4,581,376        324   20.9   37.4    44.4                    528
+                examples perplexity  top 1  top 5  top 10
+    full       1,003,520        430   19.5   35.6    42.6
+    sampled    6,591,488        278   21.9   38.9    45.7
+    adaptive  17,326,080        248   22.8   39.9    46.9
+    z_loss    36,694,272          -   17.3   36.2    44.6
 
-In the same time, the adaptive and the sampled softmax train on 12 and 5 times as many
-examples, and predict better. After the same number of examples they are no worse than
-the full softmax. docs/many-classes.md has results of the Z-loss.
+In the same time, the other layers train on many times as many examples as the full
+softmax, and have the next word among their first ten more often. The Z-loss gives
+scores, not probabilities, so it has no perplexity. docs/many-classes.md has the results
+by minutes.
 
 A feed-forward model (Bengio et al., 2003) reads six words and predicts the next one of
 some 105,000. Its output layer is one of:
