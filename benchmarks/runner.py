@@ -15,7 +15,7 @@ from typing import Any
 import jsonargparse
 import matplotlib.figure
 
-from pipelines import config
+from pipelines import config, draw_png, publishing
 from pipelines.commands import command as ending
 from pipelines.provenance import provenance
 from pipelines.run import all_cores
@@ -103,14 +103,11 @@ def publish(
     writers = {
         "json": lambda path: path.write_text(json.dumps(result, indent=1) + "\n"),
         "md": lambda path: path.write_text(markdown, "utf-8"),
-        "png": lambda path: plot.savefig(
-            path, dpi=120, format="png", metadata={"Software": None}
-        ),
+        "png": lambda path: draw_png.save(plot, path),
     }
     for suffix, write in writers.items():
-        partial = folder / f".{name}.{suffix}.partial"
-        write(partial)
-        partial.replace(folder / f"{name}.{suffix}")
+        with publishing.whole(folder / f"{name}.{suffix}") as partial:
+            write(partial)
     print(f"next: read {folder / name}.md")
 
 

@@ -19,10 +19,11 @@ import jsonargparse
 import matplotlib.figure
 import numpy as np
 
-from pipelines import batching, datasets, train
+from pipelines import batching, datasets, draw_png, train
 from pipelines.commands import command
 from pipelines.config import Config, parse
 from pipelines.provenance import provenance
+from pipelines.typed_json import write_text
 
 # TensorFlow and Keras after pipelines, which sets them up.
 import tensorflow as tf  # isort: skip
@@ -235,13 +236,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "over_training": over_training(given.epochs),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    plot(measured["over_training"]).savefig(
-        given.out / "gradient-norm.png", dpi=120, metadata={"Software": None}
-    )
+    draw_png.save(plot(measured["over_training"]), given.out / "gradient-norm.png")
     figures = given.out / "figures.json"
-    partial = figures.with_suffix(".partial")
-    partial.write_text(json.dumps(measured, indent=1) + "\n", "utf-8")
-    partial.replace(figures)
+    write_text(figures, json.dumps(measured, indent=1) + "\n")
     print(f"next: read {figures}")
     return 0
 

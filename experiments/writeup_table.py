@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib.figure
 
 from pipelines.comparison import Comparison, Row, Trained, read
+from pipelines.draw_png import save
 from pipelines.metrics import percent
 from pipelines.plots import COLOURS
 
@@ -110,5 +111,4 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
 if __name__ == "__main__":
     compared = read(RESULTS).comparison
     print(table(compared))
-    options = {"dpi": 120, "metadata": {"Software": None}}
-    plot(compared).savefig(RESULTS / "heads.png", **options)
+    save(plot(compared), RESULTS / "heads.png")

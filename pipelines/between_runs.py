@@ -11,7 +11,14 @@ from itertools import combinations
 import numpy as np
 
 from pipelines import metrics, titles
-from pipelines.comparison import Group, Judgement, Pair, Row, Spread
+from pipelines.comparison import (
+    Group,
+    Judgement,
+    Pair,
+    Row,
+    Spread,
+    by_configuration,
+)
 from pipelines.run_folder import Run
 
 
@@ -49,10 +56,7 @@ def over_seeds(members: Sequence[Run], rows: Sequence[Row]) -> list[Group]:
     """Mean and standard deviation of the runs that differ by their seed alone."""
     unseeded = [dataclasses.replace(run.config, seed=0) for run in members]
     titled = dict(zip(unseeded, titles.titles(unseeded), strict=True))
-    config_of = dict(zip((run.name for run in members), unseeded, strict=True))
-    groups = defaultdict(list)
-    for row in rows:
-        groups[config_of[row.run], row.samples].append(row)
+    groups = by_configuration(rows, {run.name: run.config for run in members})
     return [
         Group(
             title=titled[config] + f", {samples} samples" * bool(samples),

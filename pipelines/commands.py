@@ -61,6 +61,7 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
             stream.reconfigure(errors="backslashreplace")  # a path may hold anything
     try:
         status = main(argv)
+        sys.stdout.flush()
     except BrokenPipeError:
         _forget_output()
         return UNREAD
@@ -71,14 +72,8 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
     except tf.errors.OpError as error:
         return _say(of_tensorflow(error), LOST)
     except OSError as error:
-        return _say(of_system(error), LOST)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_output()
-        return UNREAD
-    except OSError as error:
-        _forget_output()
+        if error.filename is None:
+            _forget_output()
         return _say(of_system(error), LOST)
     return status
 

@@ -11,7 +11,7 @@ import json
 import zipfile
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,21 +168,36 @@ class Table:
 
     def configurations(self) -> list[list[Row]]:
         """The rows, those side by side that differ by their seed alone: best first."""
-        members = defaultdict(list)
-        for row in self.rows:
-            config = dataclasses.replace(self.runs[row.run].config, seed=0)
-            members[config, row.samples].append(row)
+        configs = {name: run.config for name, run in self.runs.items()}
 
         def mean(rows):
             return sum(row.accuracy for row in rows) / len(rows)
 
-        return sorted(members.values(), key=lambda rows: -mean(rows))
+        members = by_configuration(self.rows, configs).values()
+        return sorted(members, key=lambda rows: -mean(rows))
+
+    def group_of(self, rows: Sequence[Row]) -> Group | None:
+        """The means of rows that differ by their seed alone; none of a single one."""
+        key = [row.run for row in rows], rows[0].samples
+        return next((g for g in self.groups if (g.runs, g.samples) == key), None)
+
+
+def by_configuration(
+    rows: Iterable[Row], configs: Mapping[str, Config]
+) -> dict[tuple[Config, int], list[Row]]:
+    """The rows by their config without its seed, and their number of samples."""
+    members = defaultdict(list)
+    for row in rows:
+        config = dataclasses.replace(configs[row.run], seed=0)
+        members[config, row.samples].append(row)
+    return members
 
 
 @record
 class Comparison:
     """Runs beside each other, a table for each set of test images."""
 
+    format: int
     command: str
     commit: str | None
     device: Device
@@ -225,10 +240,7 @@ class Results(NamedTuple):
 def keep(results: Results, folder: Path):
     """Writes what a comparison is made of into a folder."""
     comparison = results.comparison
-    typed_json.write(
-        folder / "comparison.json",
-        {"format": FORMAT} | dataclasses.asdict(comparison),
-    )
+    typed_json.write(folder / "comparison.json", comparison)
     timings = Timings(comparison.device, dict(results.timings))
     typed_json.write(folder / "timings.json", timings)
     matrices = {
@@ -247,15 +259,15 @@ def read(folder: Path) -> Results:
         InputError: If it is not there, damaged or of another version.
     """
     try:
-        kept = json.loads((folder / "comparison.json").read_text("utf-8"))
-        found = kept.pop("format", None)
+        kept = (folder / "comparison.json").read_bytes()
+        found = json.loads(kept).get("format")
         if found != FORMAT:
             raise InputError(
                 f"The comparison in {folder} is of another version (its format is "
                 f"{found}, this one's {FORMAT}); `python -m pipelines.evaluate` makes "
                 "it anew from its runs."
             )
-        comparison = typed_json.parse(Comparison, json.dumps(kept))
+        comparison = typed_json.parse(Comparison, kept)
         timings = typed_json.parse(Timings, (folder / "timings.json").read_bytes())
         confusions = _read_confusions(folder / "confusion.npz", comparison)
     except (FileNotFoundError, NotADirectoryError) as error:

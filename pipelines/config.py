@@ -264,10 +264,10 @@ class Config:
             case str():
                 parts.append(f"t{self.temperature}")
         named = {"head", "temperature", "dataset", "backbone", "seed"}
+        defaults = self.defaults
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            default = getattr(self.defaults, field.name)
-            if field.name not in named and value != default:
+            if field.name not in named and value != getattr(defaults, field.name):
                 parts.append(
                     value if isinstance(value, str) else f"{field.name}{value:g}"
                 )

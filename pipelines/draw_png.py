@@ -19,7 +19,7 @@ STYLES = ("-", "--", ":", "-.")
 
 def save(figure: matplotlib.figure.Figure, path: Path):
     """Writes a figure as PNG: the same figure, the same bytes."""
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    figure.savefig(path, dpi=120, format="png", metadata={"Software": None})
 
 
 def save_all(table: Table, results: Results, folder: Path, prefix: str):

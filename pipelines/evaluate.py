@@ -31,6 +31,7 @@ from pipelines import (
 )
 from pipelines.commands import command
 from pipelines.comparison import (
+    FORMAT,
     Bins,
     Comparison,
     Judgement,
@@ -83,6 +84,7 @@ def evaluate(
         ]
         source = provenance()
         comparison = Comparison(
+            format=FORMAT,
             command=made_by,
             commit=source["commit"],
             device=run_folder.Device(**source["device"]),

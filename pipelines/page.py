@@ -176,7 +176,6 @@ def column_groups(table: Table) -> list[ColumnGroup]:
 def configurations(table: Table, results: Results) -> list[Configuration]:
     """The main table: configurations by their mean accuracy, best first."""
     by_caption = metric_groups(table)
-    groups = {(tuple(g.runs), g.samples): g for g in table.groups}
 
     def cells(make, temperature: float, speed: list[Cell]) -> list[list[Cell]]:
         metrics = {
@@ -194,7 +193,7 @@ def configurations(table: Table, results: Results) -> list[Configuration]:
             of_row = functools.partial(tables.of_row, row)
             lines.append(Line(row.title, row.id, cells(of_row, row.temperature, speed)))
         folded = None
-        if group := groups.get((tuple(row.run for row in rows), rows[0].samples)):
+        if group := table.group_of(rows):
             mean = statistics.fmean(row.temperature for row in rows)
             speeds = zip(*(line.cells[-1] for line in lines), strict=True)
             of_group = functools.partial(tables.of_group, group)

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from pipelines import publishing
 from pipelines.errors import InputError, one_line
 
 
@@ -45,20 +46,17 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.epochs = epoch + 1
-        partial = self.file.with_suffix(".partial")
         values = {str(i): variable.numpy() for i, variable in enumerate(self.state)}
-        with partial.open("wb") as file:
+        with publishing.whole(self.file) as partial, partial.open("wb") as file:
             np.savez(file, epochs=self.epochs, **values)
-        partial.replace(self.file)
 
 
 def trim(history: Path, epochs: int):
     """Drops the rows of an epoch that was logged but not kept."""
     if history.exists():
         lines = history.read_bytes().splitlines(keepends=True)
-        partial = history.with_suffix(".partial")
-        partial.write_bytes(b"".join(lines[: epochs + 1] if epochs else []))
-        partial.replace(history)
+        with publishing.whole(history) as partial:
+            partial.write_bytes(b"".join(lines[: epochs + 1] if epochs else []))
 
 
 def last_loss(history: Path) -> float:

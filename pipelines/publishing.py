@@ -122,6 +122,17 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Gives another name to write a file under, which is renamed once it is whole.
+
+    The name is the process's own: several may write the same file at once.
+    """
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    yield partial
+    partial.replace(file)
+
+
 def start(target: Path) -> Path:
     """Empties the place where a folder is made. Returns where its content goes."""
     shutil.rmtree(partial(target), ignore_errors=True)
@@ -150,16 +161,15 @@ def settle(target: Path):
 def take_along(source: Path, new: Path):
     """Gives a new folder what else lies in the old one, without copying files."""
     if source.exists():
-        for entry in source.iterdir():
-            if not (new / entry.name).exists():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.copytree(
-                        entry, new / entry.name, symlinks=True, copy_function=_link
-                    )
-                elif entry.is_symlink():
-                    (new / entry.name).symlink_to(entry.readlink())
-                else:
-                    _link(entry, new / entry.name)
+        known = [entry.name for entry in new.iterdir()]
+        shutil.copytree(
+            source,
+            new,
+            symlinks=True,
+            ignore=lambda folder, _: known if Path(folder) == source else [],
+            copy_function=_link,
+            dirs_exist_ok=True,
+        )
 
 
 def _link(source, target):

@@ -92,20 +92,19 @@ def find(paths: Iterable[Path]) -> list[Run]:
     Raises:
         InputError: If there are no runs, or one is damaged or of another version.
     """
-    folders, foreign = set(), []
+    folders, foreign = [], []
     for path in sorted({path.resolve() for path in paths if not path.is_file()}):
         if (path / EXTRA / RECORD).is_file():
-            folders.add(path)
+            folders.append(path)
         else:
             foreign.append(path)
     if not folders and foreign:
-        raise _no_run(foreign[0])
+        raise no_run(foreign[0])
     if not folders:
         raise InputError("There are no runs to compare; `python -m pipelines.train` "
                          "makes one.")  # fmt: skip
     for path in foreign:
         print(f"skipped: there is no run in {brief(path, 300)}", file=sys.stderr)
-    folders = sorted(folders)
     root = os.path.commonpath([folder.parent for folder in folders])
     count = Counter(folder.name for folder in folders)
     runs = []
@@ -125,7 +124,7 @@ def read_record(path: Path) -> Record:
     try:
         text = (path / EXTRA / RECORD).read_bytes()
     except OSError as error:
-        raise _no_run(path) from error
+        raise no_run(path) from error
     try:
         return typed_json.parse(Record, text)
     except ValueError as error:
@@ -134,7 +133,8 @@ def read_record(path: Path) -> Record:
         ) from error
 
 
-def _no_run(path: Path) -> InputError:
+def no_run(path: Path) -> InputError:
+    """What is said of a folder that holds no run."""
     return InputError(
         f"There is no run in {path}; `python -m pipelines.train` makes one."
     )

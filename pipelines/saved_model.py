@@ -15,6 +15,7 @@ import tensorflow as tf
 from kerasoft import heads
 from kerasoft.heads import GumbelHead
 from kerasoft.ops import TINY
+from pipelines import run_folder
 from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 
@@ -133,9 +134,7 @@ def load(path: Path):
         InputError: If the folder holds no such run.
     """
     if not (path / "saved_model.pb").is_file():
-        raise InputError(
-            f"There is no run in {path}; `python -m pipelines.train` makes one."
-        )
+        raise run_folder.no_run(path)
     # TensorFlow takes brackets in a path for a pattern: it is given another name.
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder, "run")

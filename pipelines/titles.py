@@ -39,9 +39,10 @@ def titles(configs: Sequence[Config]) -> list[str]:
                 parts[0] += f" t {temperature:g}"
             case "learned":
                 parts[0] += " t learned"
+        defaults = config.defaults
         for field in differing:
             value = getattr(config, field.name)
-            default = getattr(config.defaults, field.name)
+            default = getattr(defaults, field.name)
             if value != default or field.name in {"loss", "seed"}:
                 words = field.name.replace("_", " ")
                 parts.append(value if isinstance(value, str) else f"{words} {value:g}")

@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib.figure
 
+from pipelines import draw_png, publishing
 from pipelines.config import Annealing, Config
 from pipelines.metrics import METRICS
 from pipelines.plots import COLOURS
@@ -131,11 +132,8 @@ def report(
     # A table without a best config is one that was not written to its end.
     (folder / BEST).unlink(missing_ok=True)
     write_text(folder / "trials.csv", table.getvalue())
-    partial = folder / ".trials.png"
-    plot(rows, search, row_of(base, best)).savefig(
-        partial, dpi=120, format="png", metadata={"Software": None}
-    )
-    partial.replace(folder / "trials.png")
+    with publishing.whole(folder / "trials.png") as partial:
+        draw_png.save(plot(rows, search, row_of(base, best)), partial)
     config = config_of_trial(base, best.hyperparameters.values)
     config = dataclasses.replace(config, epochs=epochs or config.epochs)
     write_text(folder / BEST, config.to_yaml())

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 import pydantic
 
+from pipelines import publishing
 from pipelines.errors import brief
 
 T = TypeVar("T")
@@ -49,6 +50,5 @@ def write(path: Path, value: Any):
 
 def write_text(path: Path, text: str):
     """Writes a file whole or not at all: under another name, which is then renamed."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(path)
+    with publishing.whole(path) as partial:
+        partial.write_text(text, "utf-8")

@@ -25,10 +25,9 @@ def heading(table: Table) -> str:
 def findings(table: Table) -> str:
     """What came out, in two sentences."""
     rows = [rows for rows in table.configurations() if not rows[0].samples]
-    groups = {tuple(g.runs): g for g in table.groups if not g.samples}
 
     def words(members: list[Row]) -> str:
-        group = groups.get(tuple(row.run for row in members))
+        group = table.group_of(members)
         if group is None:
             return f"{members[0].title} with {percent(members[0].accuracy)}"
         spread = group.as_is["accuracy"]
@@ -44,7 +43,7 @@ def findings(table: Table) -> str:
             f"Of {len(rows)} configurations, the most accurate on {count} of "
             f"{heading(table)} is {words(rows[0])}; the least is {words(rows[-1])}."
         )
-    return f"{first} {_spread_of_seeds(list(groups.values()))}"
+    return f"{first} {_spread_of_seeds([g for g in table.groups if not g.samples])}"
 
 
 def _spread_of_seeds(groups: list[Group]) -> str:

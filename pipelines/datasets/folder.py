@@ -104,13 +104,14 @@ def _in_tfds_order(half: Path) -> list[Picture]:
 
 def _listed(folder: Path) -> list[Picture]:
     """The pictures of one class."""
-    for path in _pictures(folder):
+    pictures = _pictures(folder)
+    for path in pictures:
         if not path.is_file():
             raise InputError(
                 f"{path} is named like a picture and is no file (but a folder, a "
                 "broken link or a pipe); move it away."
             )
-    return [Picture(path, folder.name) for path in _pictures(folder)]
+    return [Picture(path, folder.name) for path in pictures]
 
 
 def _pictures(folder: Path) -> list[Path]:

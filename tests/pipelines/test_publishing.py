@@ -135,3 +135,15 @@ def test_a_full_disk_is_named(tmp_path):
     with full as caught, publishing.claim(tmp_path / "target"):
         raise OSError(28, "No space left on device")
     assert caught.value.filename == str(publishing.partial(tmp_path / "target"))
+
+
+def test_several_processes_may_write_one_file_at_once(tmp_path, monkeypatch):
+    file = tmp_path / "search.yaml"
+    with publishing.whole(file) as mine:
+        mine.write_text("mine")
+        monkeypatch.setattr(publishing.os, "getpid", lambda: -1)
+        with publishing.whole(file) as others:
+            others.write_text("another's")
+        assert file.read_text() == "another's"
+    assert file.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [file]
