@@ -387,7 +387,7 @@ def main(argv: list[str] | None = None) -> None:
             for name in given.outputs:
                 run(name, seed, parts, counts, given)
     elif not given.plot:
-        parser.error("give --text FILE to train, or --plot to plot results")
+        parser.error("give a --text to train on, or --plot")
     if given.plot:
         plot(given.out)
 

@@ -159,7 +159,8 @@ class Config:
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)
         try:
-            heads.get(self.head)
+            # Without making the head, which would draw from the random generators.
+            heads.takes(self.head, "temperature")
         except ValueError as error:
             raise InputError(f"head: {error}") from error
         self._require(

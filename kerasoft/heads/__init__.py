@@ -79,13 +79,7 @@ def get(name: str, /, **kwargs: Any) -> Head:
     >>> get("gumbel_softmax", temperature=0.5).temperature
     0.5
     """
-    if name not in HEADS:
-        near = difflib.get_close_matches(str(name), HEADS) or HEADS
-        raise ValueError(
-            f"There is no head with that name; did you mean {' or '.join(near)}? "
-            f"Received: {name!r}"
-        )
-    return HEADS[name](**kwargs)
+    return _class_of(name)(**kwargs)
 
 
 def takes(name: str, option: str) -> bool:
@@ -94,8 +88,21 @@ def takes(name: str, option: str) -> bool:
     Args:
         name: String, a key of `HEADS`.
         option: String, the name of an argument.
+
+    Raises:
+        ValueError: If no head has that name.
     """
-    return option in inspect.signature(HEADS[name]).parameters
+    return option in inspect.signature(_class_of(name)).parameters
+
+
+def _class_of(name: str) -> type[Head]:
+    if name not in HEADS:
+        near = difflib.get_close_matches(str(name), HEADS) or HEADS
+        raise ValueError(
+            f"There is no head with that name; did you mean {' or '.join(near)}? "
+            f"Received: {name!r}"
+        )
+    return HEADS[name]
 
 
 def find(where: "str | keras.layers.Layer") -> Head:

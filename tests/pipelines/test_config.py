@@ -322,3 +322,9 @@ def test_run_names_tell_runs_apart():
     assert len(set(names)) == len(names)
     assert names[0] == "cifar100-resnet12-log_softmax-s0"
     assert not any("/" in name for name in names)
+
+
+def test_a_config_leaves_the_random_generators_alone():
+    before = random.getstate()
+    Config(head="gumbel_softmax", temperature=0.5)
+    assert random.getstate() == before
