@@ -70,14 +70,17 @@ def named(path: Path) -> Iterator[None]:
 
 
 def tidy(target: Path) -> bool:
-    """Ends what a kill left of a folder, unless another process is at work there.
+    """Ends what a kill left of a folder.
 
     Returns:
         Whether the folder was whole, and only had to be put into its place.
+
+    Raises:
+        InputError: If another process writes it.
     """
     whole = (finished(target) / "new").exists()
     if finished(target).exists() or _beside(target, "lock").exists():
-        with contextlib.suppress(InputError), claim(target):
+        with claim(target):
             return whole
     return False
 
