@@ -11,26 +11,24 @@ from keras import ops
 from kerasoft import _keras, heads
 from kerasoft.losses import raise_unless
 from kerasoft.ops import LOWEST, Tensor
+from kerasoft.output_layers import factors
 from kerasoft.output_layers.base import (
     OutputLayer,
     best_of,
-    block_of_logits,
     no_best,
     register,
     sample_of,
 )
 from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import (
-    fold,
     map_rows,
     value_and_gradient,
     when,
     with_gradients,
 )
-from kerasoft.rows import add_at, rows_at, rows_of
+from kerasoft.rows import add_at, rows_at
 from kerasoft.schedules import LearningRate, checked_rate, rate_at, rate_config
 
-ROWS = 8192  # of the weights, processed at once
 TOLERANCE = 0.01  # the maximum error of `inverse`
 
 
@@ -179,38 +177,24 @@ class FactoredOutput(OutputLayer):
         self.right = add("right", (dim, dim), "identity")
         self.inverse = add("inverse", (dim, dim), "identity")
         self.common = add("common", (dim,), "zeros")
+
+        def at_start(i):
+            return lambda *_, **__: factors.moments(self.factor.value)[i]
+
         # transpose(W) @ W, and the sum of the rows of W
-        self.squares = add("squares", (dim, dim), lambda *_, **__: self._moments()[0])
-        self.total = add("total", (dim,), lambda *_, **__: self._moments()[1])
+        self.squares = add("squares", (dim, dim), at_start(0))
+        self.total = add("total", (dim,), at_start(1))
         self.step = add("step", (), "zeros", "int32")
         self.refactored = add("refactored", (), "zeros", "int32")  # at which step
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """`transpose(W) @ W` and the sum of the rows, if `W` is equal to `factor`."""
-        factor = self.factor.value
-        block = min(ROWS, self.num_classes)
-        first = ops.zeros((factor.shape[1],), "float32")
-
-        def step(i, carry):
-            squares, total = carry
-            start = ops.minimum(i * block, self.num_classes - block)
-            new = start + ops.arange(block) >= i * block
-            rows = rows_of(factor, start, block) * ops.cast(new, "float32")[:, None]
-            squares = squares + ops.transpose(rows) @ rows
-            return squares, total + ops.sum(rows, axis=0)
-
-        return fold(
-            step, -(-self.num_classes // block), (first[:, None] + first, first)
-        )
 
     def refactor(self) -> None:
         """Sets `factor` to `W`, `right` to the identity, and recomputes `Q` and `w`."""
         right, common = ops.copy(self.right), ops.copy(self.common)
-        map_rows(lambda rows: rows @ right + common, self.factor, ROWS)
+        map_rows(lambda rows: rows @ right + common, self.factor, factors.ROWS)
         for variable in (self.right, self.inverse):
             variable.assign(ops.eye(variable.shape[0]))
         self.common.assign(ops.zeros_like(common))
-        squares, total = self._moments()
+        squares, total = factors.moments(self.factor.value)
         self.squares.assign(squares)
         self.total.assign(total)
         self.refactored.assign(self.step + 0)  # a copy: JAX may not share memory
@@ -273,58 +257,18 @@ class FactoredOutput(OutputLayer):
         return Outcome(found + ops.where(valid, 0.0, math.nan), nll, None)
 
     def _update(self, h, labels, own, product, slopes):
-        """Takes a step of gradient descent if possible; returns whether it was.
-
-        Args:
-            h: Features.
-            labels: Their labels.
-            own: The weights of the labels, of the shape of `h`.
-            product: `h @ Q`.
-            slopes: The derivatives of the loss with respect to the sum of squares, the
-                sum, and the label's logit of each row.
-        """
-        right, inverse, common, squares, total = map(
-            ops.convert_to_tensor,
-            (self.right, self.inverse, self.common, self.squares, self.total),
-        )
+        """Takes a step of gradient descent if possible; returns whether it was."""
         rate = rate_at(self.learning_rate, self.step)
-        kept = 1 - rate * self.weight_decay
-        by_squares, by_total, by_logit = ops.unstack(slopes[..., None], 3)
-        turned = ops.transpose(h)
-        # W_new = kept * W @ M - rate * ones * transpose(b) + G, where G has the rows of
-        # g at the labels, M = 1 - transpose(h) @ (s * h), and g = t * h.
-        s, t = 2 * rate / kept * by_squares, -rate * by_logit
-        scaled, g = s * h, t * h
-        b = ops.sum(by_total * h, axis=0)
-
-        def times_m(x):
-            return kept * (x - (x @ turned) @ scaled)
-
-        right = kept * (right - ops.transpose(h @ ops.transpose(right)) @ scaled)
-        inverse, h_inverse = _inverse_of(h, s, inverse)
-        inverse, added = inverse / kept, t / kept * h_inverse
-        common = times_m(common[None])[0] - rate * b
-
-        # Q_new = transpose(W_new) @ W_new is a sum of terms of the form transpose(x) @
-        # h and their transposes. Terms of pairs of rows are summed first.
-        classes = float(self.num_classes)
-        moved, sum_of_g = times_m(total[None])[0], ops.sum(g, axis=0)
-        same = ops.cast(ops.equal(labels[:, None], labels), "float32")
-        s_, t_ = ops.transpose(s), ops.transpose(t)
-        pairs = (
-            kept**2 / 2 * s * (h @ ops.transpose(product)) * s_
-            - kept * t * (own @ turned) * s_
-            + t * same * t_ / 2
+        variables = self.right, self.inverse, self.common, self.squares, self.total
+        old = factors.Factors(*map(ops.convert_to_tensor, variables))
+        new, added = factors.after_step(
+            old,
+            factors.Step(h, labels, own, product, slopes),
+            rate,
+            1 - rate * self.weight_decay,
+            float(self.num_classes),
         )
-        x = pairs @ h + kept * (t * own - kept * s * product)
-        x = x - rate * by_total * (moved + sum_of_g - rate * classes / 2 * b)
-        half = ops.transpose(x) @ h
-        squares = kept**2 * squares + half + ops.transpose(half)
-        total = moved - rate * classes * b + sum_of_g
-
-        # Checks the inverse: multiplying a vector by both must not change it.
-        probe = ops.cos(ops.arange(h.shape[1], dtype="float32"))[None]
-        off = ops.max(ops.abs((probe @ right) @ inverse - probe))
+        off = factors.error_of_inverse(new)
         valid = off < TOLERANCE
         says = (
             "The training step failed: the learning rate of the output layer is too "
@@ -333,14 +277,8 @@ class FactoredOutput(OutputLayer):
         )
         valid = raise_unless(valid, says, ops.convert_to_tensor(rate))
         add_at(self.factor, labels, ops.where(valid, added, 0.0))
-        for variable, value in (
-            (self.right, right),
-            (self.inverse, inverse),
-            (self.common, common),
-            (self.squares, squares),
-            (self.total, total),
-        ):
-            variable.assign(ops.where(valid, value, ops.convert_to_tensor(variable)))
+        for variable, before, after in zip(variables, old, new, strict=True):
+            variable.assign(ops.where(valid, after, before))
         self.step.assign_add(1)
         due = self.step - self.refactored >= self.refactor_every
         when(
@@ -379,7 +317,8 @@ class FactoredOutput(OutputLayer):
         own = self._order(logits)
 
         def step(start, block, seen, carry):
-            return (carry[0] + _ahead(self._order(block), own, seen, start, labels),)
+            order = self._order(block)
+            return (carry[0] + factors.ahead_of(order, own, seen, start, labels),)
 
         (ahead,), sums = self._fold_classes(features, step, (ops.zeros_like(own),))
         loss = self.head.loss_of_sums(*sums, logits, self.num_classes)[:, 0]
@@ -387,33 +326,10 @@ class FactoredOutput(OutputLayer):
         return Outcome(ops.sum(loss * weights), nll, ahead[:, 0])
 
     def _fold_classes(self, features, step, carry):
-        """Folds a function over blocks of classes, and sums the logits and squares.
-
-        Args:
-            features: Of shape `(batch, dim)`.
-            step: A function of a block's first class, its logits, which of them the
-                previous block had, and the carried state, that returns the new state.
-            carry: The initial state.
-
-        Returns:
-            The final state, and the sums of squares and of logits, of shape
-            `(batch, 1)`.
-        """
+        """`fold_logits` over all classes, for features of shape `(batch, dim)`."""
         h, common = self._factors(features)
         block = self.block_size(ops.shape(features)[0])
-        zeros = ops.zeros_like(common)
-
-        def of_block(i, carry):
-            carry, (squares, total) = carry
-            start, logits, seen = block_of_logits(h, self.factor.value, i, block)
-            logits = logits + common
-            new = ops.where(seen, 0.0, logits)
-            squares = squares + ops.sum(new * new, axis=-1, keepdims=True)
-            total = total + ops.sum(new, axis=-1, keepdims=True)
-            return step(start, logits, seen, carry), (squares, total)
-
-        blocks = -(-self.num_classes // block)
-        return fold(of_block, blocks, (carry, (zeros, zeros)))
+        return factors.fold_logits(h, self.factor.value, common, block, step, carry)
 
     def _logits(self, features, classes):
         """The logits of some classes of each row, of the shape of `classes`."""
@@ -481,43 +397,3 @@ class FactoredOutput(OutputLayer):
             "weight_decay": self.weight_decay,
             "refactor_every": self.refactor_every,
         }
-
-
-def _inverse_of(h, s, inverse):
-    """The inverse of `right @ M` from that of `right`, and `h` times this inverse.
-
-    With `M = 1 - transpose(h) @ (s * h)`, this uses Woodbury's formula. It solves the
-    smaller of two systems of equations, of the size of the batch or of the features.
-    """
-    batch, dim = ops.shape(h)
-    turned = ops.transpose(h)
-    product = h @ inverse
-
-    def near_one(size):
-        # Slightly more than 1, so that a singular system gives a very large solution,
-        # which `_update` detects, instead of an error of the backend.
-        return ops.eye(size) * (1 + 2**-23)
-
-    def by_rows():
-        system = near_one(batch) - (h @ turned) * ops.transpose(s)
-        found = ops.solve(system, product)
-        return inverse + turned @ (s * found), found
-
-    def by_features():
-        system = near_one(dim) - turned @ (s * h)
-        found = inverse + ops.solve(system, turned @ (s * product))
-        return found, h @ found
-
-    if isinstance(batch, int):
-        return by_rows() if batch <= dim else by_features()
-    return ops.cond(batch <= dim, by_rows, by_features)
-
-
-def _ahead(order, own, seen, start, labels):
-    """How many other classes of a block are at least as likely as the label."""
-    classes = start + ops.arange(order.shape[-1])
-    others = ops.logical_and(
-        ops.logical_not(seen), ops.not_equal(classes, labels[:, None])
-    )
-    ahead = ops.logical_and(others, order >= own)
-    return ops.sum(ops.cast(ahead, "float32"), axis=-1, keepdims=True)
