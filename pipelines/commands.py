@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from pipelines.errors import InputError, brief, one_line
+from pipelines.publishing import named
 
 # TensorFlow after pipelines, which keeps it quiet.
 import tensorflow as tf  # isort: skip
@@ -28,6 +29,7 @@ WAYS_OUT = {
     errno.EISDIR: "move it away",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
+OUTPUT = "standard output"
 LOST = 1  # something failed on the way
 REFUSED = 2  # what was asked for cannot be done
 INTERRUPTED = 128 + signal.SIGINT
@@ -55,10 +57,12 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stdout is None:
-        return _say("standard output is closed; give it a file or /dev/null", LOST)
+        return _say(f"{OUTPUT} is closed; give it a file or /dev/null", LOST)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a path may hold anything
+    for method in ("write", "flush"):
+        setattr(sys.stdout, method, named(OUTPUT)(getattr(sys.stdout, method)))
     try:
         status = main(argv)
         sys.stdout.flush()
@@ -72,7 +76,7 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
     except tf.errors.OpError as error:
         return _say(of_tensorflow(error), LOST)
     except OSError as error:
-        if error.filename is None:
+        if error.filename == OUTPUT:
             _forget_output()
         return _say(of_system(error), LOST)
     return status
@@ -84,14 +88,10 @@ def _say(words: str, status: int) -> int:
 
 
 def of_system(error: OSError) -> str:
-    """An error of the file system in words: the place, what is wrong, the way out.
-
-    What is written to a folder is named where that is claimed; the rest is output.
-    """
-    if error.errno is None:
+    """An error of the file system in words: the place, what is wrong, the way out."""
+    if error.errno is None or error.filename is None:
         return brief(error, 300)
-    place = "standard output" if error.filename is None else brief(error.filename, 300)
-    words = f"{place}: {error.strerror}"
+    words = f"{brief(error.filename, 300)}: {error.strerror}"
     way_out = WAYS_OUT.get(error.errno)
     return f"{words}; {way_out}." if way_out else f"{words}."
 

@@ -313,7 +313,7 @@ def speed(serve: Callable, images: np.ndarray) -> Timing:
 def save(folder: Path, name: str, answer: Answer, labels: np.ndarray):
     path = folder / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with publishing.named(path):
+    with publishing.named(str(path)):
         np.savez_compressed(path, labels=labels, **answer._asdict())
 
 

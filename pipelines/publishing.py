@@ -54,18 +54,18 @@ def claim(target: Path, role: str = "") -> Iterator[None]:
                     f"Another process is writing {target}; wait until it has ended."
                 )
         settle(target)
-        with named(partial(target)):
+        with named(str(partial(target))):
             yield
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Names a path in errors of the system that name none, as of a full disk."""
+def named(place: str) -> Iterator[None]:
+    """Names a place in errors of the system that name none, as of a full disk."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
-            error.filename = str(path)
+            error.filename = place
         raise
 
 

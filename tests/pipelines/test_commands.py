@@ -70,9 +70,12 @@ def test_a_fault_of_ours_is_not_hidden():
 
 MAIN = """
 from pipelines.commands import command
+from pipelines.publishing import named
 
 @command
 def main(argv):
+    with named("a folder"):
+        print("progress", flush={flush})
     print("an answer with \\u2028 and \\u00e9")
     if {error}:
         raise OSError(2, "No such file", "caf\\u00e9")
@@ -84,11 +87,13 @@ main([])
 
 def test_streams_that_cannot_be_written():
     """Broken, full, closed and ASCII streams, each in a shell as users meet it."""
-    python = f"exec {sys.executable} -c '{MAIN.format(error=False)}'"
-    failing = f"exec {sys.executable} -c '{MAIN.format(error=True)}'"
+    python = f"exec {sys.executable} -c '{MAIN.format(error=False, flush=False)}'"
+    flushing = f"exec {sys.executable} -c '{MAIN.format(error=False, flush=True)}'"
+    failing = f"exec {sys.executable} -c '{MAIN.format(error=True, flush=False)}'"
     shells = {
         "broken": f"({python}) | true; exit ${{PIPESTATUS[0]}}",
         "full": f"({python}) > /dev/full",
+        "full in a folder": f"({flushing}) > /dev/full",
         "closed": f"({python}) >&-",
         "no stderr": f"({failing}) 2>&-",
         "ascii": f"export PYTHONIOENCODING=ascii; ({failing})",
@@ -111,8 +116,9 @@ def test_streams_that_cannot_be_written():
         assert len(err.splitlines()) <= 1
     assert results["broken"][0] in (0, 141)  # 0 where it was faster than `true`
     assert results["broken"][2] == ""
-    assert results["full"][0] == 1
-    assert "standard output: No space left on device" in results["full"][2]
+    for name in ("full", "full in a folder"):
+        assert results[name][0] == 1
+        assert "standard output: No space left on device" in results[name][2]
     assert results["closed"][0] == 1
     assert "standard output is closed" in results["closed"][2]
     assert results["no stderr"][0] == 1
