@@ -35,6 +35,7 @@ TEMPERATURES = (0.5, 1.0, 3.0)
 DRAWS = 10_000
 EVERY = 27  # steps between two measurements: 13 an epoch of CIFAR-100
 PROBED = 500
+LOSSES = {"matched": losses.matched_loss, "as_logits": losses.as_logits_loss}
 TRAINED: dict[str, dict[str, Any]] = {
     "softmax, as_logits": {"head": "softmax", "loss": "as_logits"},
     "softmax, matched": {"head": "softmax"},
@@ -84,7 +85,7 @@ def example() -> dict:
     for label in range(len(LOGITS)):
         row: dict = {"label": label}
         for name in ("softmax", "log_softmax"):
-            for kind, make in train.LOSSES.items():
+            for kind, make in LOSSES.items():
                 value, slope = gradient(
                     loss_of(heads.get(name), make), x, np.array([label])
                 )
@@ -118,7 +119,7 @@ def noise(classes: int = 100) -> list[dict]:
         for temperature in TEMPERATURES:
             for name in ("gumbel_softmax", "log_gumbel_softmax"):
                 row: dict = {"head": name, "margin": margin, "temperature": temperature}
-                for kind, make in train.LOSSES.items():
+                for kind, make in LOSSES.items():
                     quiet = heads.get(name, temperature=temperature, noise="never")
                     noisy = heads.get(
                         name, temperature=temperature, noise="always", seed=0
@@ -174,7 +175,7 @@ def over_training(epochs: int) -> dict:
         model = train.build(config, dataset, train.dtype_policy(config.precision))
         head = heads.get(config.head)
         probe = GradientNorm(
-            loss_of(head, train.LOSSES[config.loss]),
+            loss_of(head, LOSSES[str(config.loss)]),
             dataset.validation.images[:PROBED],
             dataset.validation.labels[:PROBED],
         )

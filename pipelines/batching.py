@@ -75,6 +75,17 @@ def steps_per_epoch(split: Split, config: Config) -> int:
     return pace(split, config).steps_per_epoch
 
 
+def with_wrong_labels(
+    labels: np.ndarray, num_classes: int, share: float, seed: int
+) -> np.ndarray:
+    """Labels of which a share is replaced, each by one of the other classes."""
+    generator = np.random.default_rng(seed)
+    rows = generator.choice(len(labels), round(share * len(labels)), replace=False)
+    labels = labels.copy()
+    labels[rows] += generator.integers(1, max(num_classes, 2), len(rows))
+    return labels % num_classes
+
+
 def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Dataset:
     """Batches of images and one-hot labels, in order and as they are."""
     return (

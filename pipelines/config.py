@@ -20,8 +20,9 @@ import jsonargparse
 import yaml
 
 from kerasoft import backbones, heads
-from pipelines import datasets, plain_yaml
+from pipelines import datasets, losses, plain_yaml
 from pipelines.errors import InputError, brief, one_line
+from pipelines.losses import Switch
 from pipelines.typed_json import record
 
 # Flags too: a value of one is YAML.
@@ -77,7 +78,10 @@ class Config:
         epsilon: For `spherical_softmax`: what is added to each square. 1e-3 if not
             given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
-            for logits, the mistake of softmax before a cross-entropy on logits.
+            for logits, the mistake of softmax before a cross-entropy on logits
+            (`as_logits:20` multiplies it by 20 first); `generalized:0.7` is generalised
+            cross-entropy, between cross-entropy (near 0) and mean absolute error (1).
+            Or two of these, `first` and `then`, and `after` how many epochs to change.
         dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (an image
             classification set of TensorFlow Datasets, TFDS), `folder:PATH`
             (PATH/CLASS/*, or PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`:
@@ -92,13 +96,15 @@ class Config:
         epochs: Passes over the training images.
         batch_size: Images in a step. If not given, 128, and less where the training
             images of a folder or of `tfds:NAME` are fewer than 2,048: see README.
-        optimizer: `sgd`, with Nesterov momentum 0.9, or `muon`, which wants another
-            learning_rate and weight_decay.
+        optimizer: `sgd`, with Nesterov momentum 0.9, or `muon` or `adam`, which want
+            another learning_rate and weight_decay.
         learning_rate: The peak of one warm-up and cosine decay. If not given, 0.2; on a
             folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
         warmup_epochs: Epochs of linear warm-up.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
+        label_noise: Share of the training images that get the label of another class,
+            drawn by the seed.
         padding: Pixels that are reflected around each training image before it is
             cropped back at random; 0 only flips.
         cutout: Side of a grey square laid over each training image, in pixels.
@@ -115,7 +121,7 @@ class Config:
     noise: Literal["training", "always", "never"] = "training"
     hard: bool = False
     epsilon: float | None = None
-    loss: Literal["matched", "as_logits"] = "matched"
+    loss: str | Switch = "matched"
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
     image_size: int = 32
@@ -124,11 +130,12 @@ class Config:
     dropblock: float = 0.0
     epochs: int = 15
     batch_size: int | None = None
-    optimizer: Literal["sgd", "muon"] = "sgd"
+    optimizer: Literal["sgd", "muon", "adam"] = "sgd"
     learning_rate: float | None = None
     warmup_epochs: float = 1.0
     weight_decay: float = 5e-3
     label_smoothing: float = 0.0
+    label_noise: float = 0.0
     padding: int = 4
     cutout: int = 0
     mixup: float = 0.0
@@ -198,6 +205,7 @@ class Config:
                 f"belongs to spherical_softmax; the head {self.head} has none",
             )
             self._require(self.epsilon > 0, "epsilon", "must be above 0")
+        self._check_loss()
         if self.dataset != "auto":
             datasets.find(self.dataset)
         if ":" not in self.backbone:
@@ -218,11 +226,27 @@ class Config:
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
             self._require(getattr(self, name) >= 0, name, "must not be negative")
         self._require(self.padding < 16, "padding", "must be below 16 pixels")
-        for name in ("dropblock", "label_smoothing"):
+        for name in ("dropblock", "label_smoothing", "label_noise"):
             self._require(
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"
             )
         self._require(self.seed >= 0, "seed", "must be at least 0 and below 2**31")
+
+    def _check_loss(self):
+        names = [self.loss]
+        if isinstance(self.loss, Switch):
+            names = [self.loss.first, self.loss.then]
+            self._require(
+                1 <= self.loss.after < self.epochs,
+                "loss",
+                f"must change after at least 1 of the {self.epochs} epochs, and before "
+                "their end",
+            )
+        for name in names:
+            try:
+                losses.find(str(name))
+            except InputError as error:
+                raise InputError(f"loss: {error}") from error
 
     def check_backbone(self) -> None:
         """Finds the backbone, and whether it drops blocks if it is to.
@@ -268,10 +292,15 @@ class Config:
         defaults = self.defaults
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name not in named and value != getattr(defaults, field.name):
-                parts.append(
-                    value if isinstance(value, str) else f"{field.name}{value:g}"
-                )
+            if field.name in named or value == getattr(defaults, field.name):
+                continue
+            match value:
+                case str():
+                    parts.append(value.replace(":", "."))
+                case Switch(first, then, after):
+                    parts.append(f"{first}-{after}-{then}".replace(":", "."))
+                case _:
+                    parts.append(f"{field.name}{value:g}")
         return "-".join([*parts, f"s{self.seed}"])
 
     def to_yaml(self) -> str:

@@ -204,7 +204,7 @@ def configurations(table: Table, results: Results) -> list[Configuration]:
             )
         config = table.runs[rows[0].run].config
         found.append(
-            Configuration(config.head, config.loss, rows[0].samples, folded, lines)
+            Configuration(config.head, str(config.loss), rows[0].samples, folded, lines)
         )
     return found
 

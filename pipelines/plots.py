@@ -247,7 +247,7 @@ def by_temperature(table: Table, words: str) -> Lines:
             judgement = row.scaled if scaled else row.as_is
             value = judgement.metrics[metric]
             low, high = judgement.intervals.get(metric, (value, value))
-            loss = run.config.loss.replace("_", " ")
+            loss = str(run.config.loss).replace("_", " ")
             noise = f", {row.samples} samples" if row.samples else ""
             line = points.setdefault(f"{run.config.head}, {loss}{noise}", [])
             line.append((name, value, max(value - low, 0), max(high - value, 0)))

@@ -45,7 +45,8 @@ def titles(configs: Sequence[Config]) -> list[str]:
             default = getattr(defaults, field.name)
             if value != default or field.name in {"loss", "seed"}:
                 words = field.name.replace("_", " ")
-                parts.append(value if isinstance(value, str) else f"{words} {value:g}")
+                number = isinstance(value, int | float)
+                parts.append(f"{words} {value:g}" if number else str(value))
         return ", ".join(parts)
 
     return [title(config) for config in configs]

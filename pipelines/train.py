@@ -14,18 +14,20 @@ import keras
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
-from kerasoft import backbones, heads, losses
+from kerasoft import backbones, heads
 from kerasoft.callbacks import TemperatureLogger
 from kerasoft.optimizers import SGD, Muon
 from kerasoft.schedules import FlooredExponentialDecay
 from pipelines import (
     batching,
     datasets,
+    losses,
     publishing,
     run_folder,
     saved_model,
     typed_json,
 )
+from pipelines.classes_predicted import ClassesPredicted
 from pipelines.commands import command
 from pipelines.config import (
     Annealing,
@@ -44,7 +46,6 @@ STRATEGIES = {
     "mirrored": tf.distribute.MirroredStrategy,
 }
 ADAM_SHARE = 0.3  # of Muon's learning rate, for what is no kernel of a convolution
-LOSSES = {"matched": losses.matched_loss, "as_logits": losses.as_logits_loss}
 
 
 def train(
@@ -127,8 +128,12 @@ def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
 
 
 def load_data(config: Config) -> datasets.Data:
-    """The data of a config."""
-    return datasets.load(config.dataset, config.label, config.image_size, config.seed)
+    """The data of a config, of which some training labels may be wrong."""
+    data = datasets.load(config.dataset, config.label, config.image_size, config.seed)
+    labels = batching.with_wrong_labels(
+        data.train.labels, len(data.class_names), config.label_noise, config.seed
+    )
+    return dataclasses.replace(data, train=data.train._replace(labels=labels))
 
 
 def fit(
@@ -216,8 +221,14 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
         )
         model.compile(
             optimizer,
-            loss=LOSSES[config.loss](head, config.label_smoothing),
-            metrics=["accuracy"],
+            loss=losses.make(
+                config.loss,
+                head,
+                config.label_smoothing,
+                lambda: optimizer.iterations,
+                steps,
+            ),
+            metrics=["accuracy", ClassesPredicted(len(dataset.class_names))],
             steps_per_execution=config.steps_per_execution,
             # XLA slows a CPU down here (see docs), and speeds a GPU up.
             jit_compile=bool(tf.config.list_physical_devices("GPU")),
@@ -250,15 +261,19 @@ def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
 def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     """The config's optimiser, with its learning-rate schedule."""
     rate, decay = learning_rate(config, steps), config.weight_decay
-    if config.optimizer == "muon":
-        return Muon(
-            rate,
-            weight_decay=decay,
-            adam_weight_decay=decay,
-            adam_lr_ratio=ADAM_SHARE,
-            exclude_layers=["logits"],
-        )
-    return SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay or None)
+    match config.optimizer:
+        case "muon":
+            return Muon(
+                rate,
+                weight_decay=decay,
+                adam_weight_decay=decay,
+                adam_lr_ratio=ADAM_SHARE,
+                exclude_layers=["logits"],
+            )
+        case "adam":
+            return keras.optimizers.AdamW(rate, weight_decay=decay)
+        case "sgd":
+            return SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay or None)
 
 
 def temperature_schedule(annealing: Annealing, total_steps: int):
@@ -308,8 +323,11 @@ def dtype_policy(precision: str) -> str:
 def serving_copy(
     config: Config, dataset: datasets.Data, model: keras.Model
 ) -> keras.Model:
-    """The trained model in float32 and on one device, which every machine has."""
-    alone = dataclasses.replace(config, strategy="single")
+    """The trained model in float32 and on one device, which every machine has.
+
+    It has the matched loss, which it can be saved with whatever it was trained with.
+    """
+    alone = dataclasses.replace(config, strategy="single", loss="matched")
     copy = build(alone, dataset, "float32")
     copy.set_weights(model.get_weights())
     head = heads.find(model)

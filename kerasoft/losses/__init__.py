@@ -14,6 +14,7 @@ from kerasoft.losses.base import (
 )
 from kerasoft.losses.crossentropy import Crossentropy
 from kerasoft.losses.entmax import EntmaxLoss
+from kerasoft.losses.generalized import GeneralizedCrossentropy
 from kerasoft.losses.z import ZLoss
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Crossentropy",
     "EntmaxLoss",
+    "GeneralizedCrossentropy",
     "HeadLoss",
     "ZLoss",
     "as_logits_loss",

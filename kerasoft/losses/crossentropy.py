@@ -72,16 +72,19 @@ class Crossentropy(HeadLoss):
             )
         self.reads = reads
 
+    def of_log_probabilities(self, log_probabilities: Tensor) -> Tensor:
+        """The loss if a class of these log-probabilities is the label."""
+        return -log_probabilities
+
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
         values, log = self._values(y_pred)
-        picked = log(self.at_labels(labels, values))
-        return -self.smooth(picked, lambda: log(values))
+        by_target = self.of_log_probabilities(log(self.at_labels(labels, values)))
+        return self.smooth(by_target, lambda: self.of_log_probabilities(log(values)))
 
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         values, log = self._values(y_pred)
-        log_probabilities = log(values)
-        mean = ops.sum(y_true * log_probabilities, axis=self.axis)
-        return -self.smooth(mean, lambda: log_probabilities)
+        losses = self.of_log_probabilities(log(values))
+        return self.smooth(ops.sum(y_true * losses, axis=self.axis), lambda: losses)
 
     def _values(self, y_pred: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The output, and the elementwise function to log-probabilities."""
