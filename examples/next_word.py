@@ -1,10 +1,10 @@
 """Next-word prediction over a real vocabulary, with several output layers.
 
 Results on test text after ten minutes of training each, on two cores of an AMD EPYC
-with AVX-512 (TensorFlow, means over two or three seeds, results/next-word):
+with AVX-512 (TensorFlow, means over three seeds, results/next-word):
 
                 examples perplexity  top 1  top 5  top 10
-    full       1,003,520        430   19.5   35.6    42.6
+    full       1,003,520        429   19.6   35.7    42.7
     sampled    6,591,488        278   21.9   38.9    45.7
     adaptive  17,326,080        248   22.8   39.9    46.9
     z_loss    36,694,272          -   17.3   36.2    44.6
