@@ -24,6 +24,8 @@ def _import_tensorflow() -> None:
     They come before TensorFlow reads any setting of its log level, and would bury the
     one line that a command has to say. They are shown if the import fails.
     """
+    if sys.stderr is None:  # it is closed: the next file opened would take its place
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as greeting:
         os.dup2(greeting.fileno(), 2)

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +139,7 @@ def tune(
         # Keras Tuner takes brackets in a path for a pattern: it is given another name.
         link = Path(stack.enter_context(tempfile.TemporaryDirectory()), "search")
         link.symlink_to(folder.resolve())
+        stack.enter_context(without_link(link, folder))
         try:
             forget_unknown(folder)
             tuner = Tuner(base, dataset, link, oracle=oracle_of(search, base))
@@ -161,6 +162,17 @@ def tune(
         if role() in ("", CHIEF):
             return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
+
+
+@contextlib.contextmanager
+def without_link(link: Path, folder: Path) -> Iterator[None]:
+    """Names files of a folder by it in errors of the system, where a link does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            error.filename = str(error.filename).replace(str(link), str(folder))
+        raise
 
 
 def forget_unknown(folder: Path):

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -267,3 +268,12 @@ def test_a_chief_and_two_workers_end_every_trial_though_one_is_killed(base, tmp_
     assert sorted(row["trial"] for row in rows) == ["0", "1", "2", "3", "4"]
     assert {row["status"] for row in rows} == {"completed"}
     assert len({row["start"] for row in rows}) == 5
+
+
+def test_errors_name_the_folder_and_not_the_link_to_it():
+    with (
+        pytest.raises(OSError, match="room") as caught,
+        tune.without_link(Path("/tmp/x/search"), Path("searches/mine")),
+    ):
+        raise OSError(28, "no room", "/tmp/x/search/oracle.json")
+    assert caught.value.filename == "searches/mine/oracle.json"
