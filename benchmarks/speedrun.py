@@ -145,7 +145,7 @@ def measured(
         beside: How many runs PyTorch trains too, each next to ours.
         experiment: The file of the runs.
     """
-    configs = [planned.config for planned in run.read(experiment)]
+    configs = [planned.config for planned in run.read(experiment).runs]
     found = []
     for number, config in enumerate(configs):
         for name, maker in SIDES.items():

@@ -1,4 +1,4 @@
-"""What is said of several runs: which can be compared, tests of pairs, spreads."""
+"""What is said of several runs: which can be compared, tests, spreads."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from itertools import combinations
 
 import numpy as np
 
-from pipelines import metrics, titles
+from pipelines import contrasts, metrics, titles
 from pipelines.comparison import (
+    Contrast,
     Group,
     Judgement,
     Pair,
     Row,
     Spread,
+    Table,
     by_configuration,
 )
+from pipelines.config import Config
 from pipelines.run_folder import Run
+
+MARGIN = 0.01  # of accuracy: what is too small to matter, if it is not declared
 
 
 def comparable(runs: Sequence[Run]) -> list[list[Run]]:
@@ -50,6 +55,65 @@ def pairs(right: Mapping[str, np.ndarray]) -> list[Pair]:
         )
         for (a, b), test, p in zip(names, tests, adjusted, strict=True)
     ]
+
+
+def against_each_other(
+    table: Table,
+    outcomes: Mapping[str, metrics.Outcomes],
+    declared: Sequence[tuple[Config, Config]],
+    margin: float,
+) -> list[Contrast]:
+    """Compares configurations over their seeds and the images.
+
+    Args:
+        table: Has the runs and their rows; those of noisy samples are left out.
+        outcomes: By the ids of the rows, what became of each image.
+        declared: The configurations to compare, with seed 0. Without any, those of
+            several seeds are compared with the most accurate of them.
+        margin: The difference of accuracy that is too small to matter.
+    """
+    groups = by_configuration(
+        [row for row in table.rows if not row.samples],
+        {name: run.config for name, run in table.runs.items()},
+    )
+    rights = {
+        config: np.stack([metrics.right(outcomes[row.id]) for row in group])
+        for (config, _), group in groups.items()
+    }
+    titled = dict(zip(rights, titles.titles(list(rights)), strict=True))
+    asked = [pair for pair in declared if set(pair) <= set(rights)]
+    if not declared:
+        several = [config for config, right in rights.items() if len(right) > 1]
+        several.sort(key=lambda config: -rights[config].mean())
+        asked = [(config, several[0]) for config in several[1:]]
+    labels = outcomes[table.rows[0].id]["label"]
+    estimates = [contrasts.estimate(rights[a], rights[b], labels) for a, b in asked]
+    p = [found.p() for found in estimates if found]
+    corrected = iter(metrics.holm(p))
+    found = []
+    for (a, b), estimate in zip(asked, estimates, strict=True):
+        contrast = Contrast(
+            a=titled[a],
+            b=titled[b],
+            seeds_a=len(rights[a]),
+            seeds_b=len(rights[b]),
+            margin=margin,
+            declared=bool(declared),
+            difference=float(rights[a].mean() - rights[b].mean()),
+        )
+        if estimate:
+            p_holm = next(corrected)
+            contrast = dataclasses.replace(
+                contrast,
+                interval=estimate.interval(),
+                p=estimate.p(),
+                p_holm=p_holm,
+                p_equivalent=estimate.p_equivalent(margin),
+                visible=estimate.visible(),
+                verdict=contrasts.verdict(estimate, p_holm, margin),
+            )
+        found.append(contrast)
+    return found
 
 
 def over_seeds(members: Sequence[Run], rows: Sequence[Row]) -> list[Group]:

@@ -123,6 +123,42 @@ class Pair:
 
 
 @record
+class Contrast:
+    """Two configurations against each other, over their seeds and the test images.
+
+    Attributes:
+        a: The title of the first.
+        b: The title of the second.
+        seeds_a: How many runs the first has.
+        seeds_b: How many runs the second has.
+        margin: The difference that is too small to matter.
+        declared: Whether the experiment declares it. If not, the most accurate of all
+            is the second, which is then better by chance too.
+        difference: The mean accuracy of the first less that of the second.
+        interval: Its 95 % interval; as all that follows, `None` with a single seed.
+        p: How probable a difference at least as large is if there is none.
+        p_holm: The same, corrected for all contrasts.
+        p_equivalent: How probable one as small is if it were the margin or more.
+        visible: The smallest true difference that is found in 80 % of cases.
+        verdict: `different`, `equivalent` or `cannot tell`.
+    """
+
+    a: str
+    b: str
+    seeds_a: int
+    seeds_b: int
+    margin: float
+    declared: bool
+    difference: float
+    interval: list[float] | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    p_equivalent: float | None = None
+    visible: float | None = None
+    verdict: str = "cannot tell"
+
+
+@record
 class Trained:
     """A run as the comparison shows it.
 
@@ -165,6 +201,7 @@ class Table:
     rows: list[Row]
     pairs: list[Pair]
     groups: list[Group]
+    contrasts: list[Contrast] = dataclasses.field(default_factory=list)
 
     def configurations(self) -> list[list[Row]]:
         """The rows, those side by side that differ by their seed alone: best first."""

@@ -6,6 +6,7 @@ test images with the same labels share a table.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shlex
 import statistics
@@ -43,7 +44,7 @@ from pipelines.comparison import (
     Trained,
     keep,
 )
-from pipelines.config import parse
+from pipelines.config import Config, parse
 from pipelines.errors import InputError
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run
@@ -58,6 +59,8 @@ def evaluate(
     timings: bool = True,
     probabilities: Path | None = None,
     made_by: str = "",
+    contrasts: Sequence[tuple[Config, Config]] = (),
+    margin: float = between_runs.MARGIN,
 ) -> Results:
     """Compares runs and writes the comparison as JSON, CSV, Markdown, PNG and HTML.
 
@@ -68,6 +71,9 @@ def evaluate(
         timings: Whether to measure latency and throughput too.
         probabilities: A folder in which to leave what each run said, as `RUN.npz`.
         made_by: The command, for the record.
+        contrasts: The configurations to compare over seeds, with seed 0; if none, those
+            of several seeds with the most accurate of them.
+        margin: The difference of accuracy that is too small to matter.
 
     Raises:
         InputError: If there are no runs, one is damaged, its data is not there, or
@@ -81,6 +87,15 @@ def evaluate(
         tables = [
             compare(members, reported or {}, timings, probabilities, measured)
             for members in between_runs.comparable(found)
+        ]
+        tables = [
+            dataclasses.replace(
+                table,
+                contrasts=between_runs.against_each_other(
+                    table, measured.outcomes, contrasts, margin
+                ),
+            )
+            for table in tables
         ]
         source = provenance()
         comparison = Comparison(

@@ -4,6 +4,10 @@ An experiment is a YAML file with `defaults`, options of `pipelines.train`, and 
 a list of options of which any may be a list: a run for every combination. What an
 option of a run says wins over the defaults. `reported`, beside the options of a run,
 holds figures from elsewhere that the comparison shows beside ours.
+
+`contrasts` lists pairs of configurations to compare over their seeds, each as the
+options in which it differs from the defaults. `margin` is the difference of accuracy,
+in points, that is too small to matter.
 """
 
 from __future__ import annotations
@@ -12,11 +16,12 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines import datasets, plain_yaml
+from pipelines.between_runs import MARGIN
 from pipelines.config import Config, config_of, parse, parser
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
@@ -31,8 +36,22 @@ class Planned(NamedTuple):
     reported: dict[str, Any] | None
 
 
-def read(path: Path) -> list[Planned]:
-    """Reads an experiment's runs, each once, in the order of the file.
+class Experiment(NamedTuple):
+    """What a file says: runs, each once, and what to compare.
+
+    Attributes:
+        runs: In the order of the file.
+        contrasts: Pairs of configurations, with seed 0.
+        margin: The difference of accuracy that is too small to matter.
+    """
+
+    runs: list[Planned]
+    contrasts: list[tuple[Config, Config]]
+    margin: float
+
+
+def read(path: Path) -> Experiment:
+    """Reads an experiment.
 
     Raises:
         InputError: What is wrong with the file, and in which run.
@@ -40,14 +59,14 @@ def read(path: Path) -> list[Planned]:
     content = plain_yaml.read(path)
     if not (
         isinstance(content, dict)
-        and set(content) <= {"defaults", "runs"}
+        and set(content) <= {"defaults", "runs", "contrasts", "margin"}
         and isinstance(content.get("defaults", {}), dict)
         and isinstance(content.get("runs"), list)
         and all(isinstance(run, dict) for run in content["runs"])
     ):
         raise InputError(
             f"{path} must hold `defaults`, options of pipelines.train, and `runs`, a "
-            "list of options."
+            "list of options; it may hold `contrasts` and `margin`."
         )
     reported = [run.pop("reported", None) for run in content["runs"]]
     entries = [content.get("defaults", {}) | run for run in content["runs"]]
@@ -76,7 +95,57 @@ def read(path: Path) -> list[Planned]:
                 planned[config] = Planned(config, known.reported or figures)
         except InputError as error:
             raise InputError(f"Run {number} of {path}: {error}") from error
-    return list(planned.values())
+    unseeded = {dataclasses.replace(config, seed=0) for config in planned}
+
+    def config_named(entry):
+        fields = content.get("defaults", {}) | entry | {"seed": 0}
+        config = config_of(parse(options, fields))
+        config = dataclasses.replace(config, dataset=resolve(config.dataset))
+        if config not in unseeded:
+            raise InputError(f"no run has the options {brief(entry)}.")
+        return config
+
+    return Experiment(
+        runs=list(planned.values()),
+        contrasts=_contrasts(content.get("contrasts", []), config_named, path),
+        margin=_margin(content.get("margin", 100 * MARGIN)),
+    )
+
+
+def _contrasts(
+    pairs: Any, config_named: Callable[[dict], Config], path: Path
+) -> list[tuple[Config, Config]]:
+    if not isinstance(pairs, list):
+        raise InputError(f"contrasts must be a list of pairs. Received: {brief(pairs)}")
+    found = []
+    for number, pair in enumerate(pairs, start=1):
+        try:
+            if not (
+                isinstance(pair, list)
+                and len(pair) == 2
+                and all(isinstance(options, dict) for options in pair)
+            ):
+                raise InputError(
+                    "it must be two mappings of options, such as [{head: softmax}, "
+                    f"{{head: log_softmax}}]. Received: {brief(pair)}"
+                )
+            a, b = map(config_named, pair)
+            if a == b:
+                raise InputError(f"both are the same. Received: {brief(pair)}")
+        except InputError as error:
+            raise InputError(f"Contrast {number} of {path}: {error}") from error
+        found.append((a, b))
+    return found
+
+
+def _margin(points: Any) -> float:
+    number = isinstance(points, int | float) and not isinstance(points, bool)
+    if not number or not 0 < points < 100:
+        raise InputError(
+            "margin must be a number of points above 0 and below 100. "
+            f"Received: {brief(points)}"
+        )
+    return points / 100
 
 
 def check_reported(figures: Any):

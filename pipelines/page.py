@@ -73,7 +73,13 @@ def render(results: Results) -> str:
             "groups": column_groups(table),
             "configurations": configurations(table, results),
             "sections": [
-                s for s in (tables.reported(table), tables.pairs(table)) if s.body
+                s
+                for s in (
+                    tables.reported(table),
+                    tables.contrasts(table),
+                    tables.pairs(table),
+                )
+                if s.body
             ],
             "rows": [{"id": row.id, "title": row.title} for row in table.rows],
             "ticked": [row.id for row in plots.drawn(without_samples(table))],

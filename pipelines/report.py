@@ -33,6 +33,14 @@ def write(results: Results, folder: Path):
         folder / "classes.csv", [r for t in tables for r in flat_classes(t, results)]
     )
     _write_csv(folder / "pairs.csv", [vars(p) for t in tables for p in t.pairs])
+    _write_csv(
+        folder / "contrasts.csv",
+        [
+            vars(c) | {"interval": " to ".join(map(str, c.interval or []))}
+            for t in tables
+            for c in t.contrasts
+        ],
+    )
     (folder / "comparison.md").write_text(markdown(results), "utf-8")
     (folder / "comparison.html").write_text(page.render(results), "utf-8")
 
@@ -122,7 +130,7 @@ def markdown(results: Results) -> str:
     for table, prefix in zip(tables, prefixes(tables), strict=True):
         lines += [f"## {_in_markdown(wording.heading(table))}", ""]
         lines += [wording.explanation(table), ""]
-        for caption, note, head, body in sections(table, results):
+        for caption, note, head, body, _ in sections(table, results):
             lines += [f"### {_in_markdown(caption)}", ""]
             lines += [note, ""] if note else []
             lines += ["| " + " | ".join(head) + " |"]

@@ -24,7 +24,6 @@ from pipelines import evaluate, publishing, run_folder
 from pipelines.commands import command
 from pipelines.config import Config, parse
 from pipelines.errors import InputError, brief
-from pipelines.experiment import Planned as Planned
 from pipelines.experiment import read
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
@@ -221,7 +220,8 @@ def run(
     Returns:
         By the names of the runs that failed, why; and whether any ended.
     """
-    planned = read(experiment)
+    described = read(experiment)
+    planned = described.runs
     print(plan([one.config for one in planned], saved_models), flush=True)
     failures = train_all([one.config for one in planned], saved_models, jobs)
     ended = {
@@ -235,6 +235,8 @@ def run(
             out,
             {name: reported for name, reported in ended.items() if reported},
             made_by=f"python -m pipelines.run {experiment}",
+            contrasts=described.contrasts,
+            margin=described.margin,
         )
     return failures, bool(ended)
 
@@ -264,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parse(options, argv)
     if given.dry_run:
-        configs = [one.config for one in read(given.experiment)]
+        configs = [one.config for one in read(given.experiment).runs]
         print(plan(configs, given.saved_models))
         return 0
     # As Ctrl-C does, so that the trainer ends with this process.

@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pipelines import wording
 from pipelines.comparison import (
+    Contrast,
     Group,
     Judgement,
     Results,
@@ -34,6 +36,7 @@ class Section(NamedTuple):
     note: str
     head: list[str]
     body: list[list[Cell]]
+    folded: bool = False  # for who wants to know more
 
 
 class Column(NamedTuple):
@@ -76,6 +79,7 @@ def sections(table: Table, results: Results) -> list[Section]:
         reported(table),
         _results(table),
         _seeds(table),
+        contrasts(table),
         pairs(table),
         _speed(table, results),
     ]
@@ -195,6 +199,43 @@ def _seeds(table: Table) -> Section:
     return Section("Over seeds", note, head, body)
 
 
+def contrasts(table: Table) -> Section:
+    """Configurations against each other, over seeds and images."""
+    body = []
+    for found in table.contrasts:
+        words = found.verdict
+        if words == "equivalent":
+            words += f" within {100 * found.margin:g} points"
+        if found.interval is None:
+            words += " (one seed)"
+        body.append(
+            [
+                word(found.a),
+                word(found.b),
+                word(f"{found.seeds_a} and {found.seeds_b}"),
+                of_difference(found),
+                number(found.visible and 100 * found.visible, ".2f"),
+                Cell("", -1) if found.p_holm is None else likelihood(found.p_holm),
+                Cell("", -1)
+                if found.p_equivalent is None
+                else likelihood(found.p_equivalent),
+                word(words),
+            ]
+        )
+    head = ["first", "second", "seeds", "difference, points", "could be seen, points"]
+    head += ["p, difference", "p, equivalence", "verdict"]
+    return Section("Configurations over seeds", wording.on_contrasts(table), head, body)
+
+
+def of_difference(found: Contrast) -> Cell:
+    """A difference in points, with its interval."""
+    note = ""
+    if found.interval:
+        low, high = (100 * bound for bound in found.interval)
+        note = f"{low:+.2f} to {high:+.2f}"
+    return Cell(f"{100 * found.difference:+.2f}", found.difference, note)
+
+
 def pairs(table: Table) -> Section:
     """McNemar's test of each run against the most accurate one."""
     titles = {name: run.title for name, run in table.runs.items()}
@@ -223,7 +264,13 @@ def pairs(table: Table) -> Section:
     )
     head = ["run", "points behind", "right only in the best", "right only in this run"]
     head += ["p", "p, corrected"]
-    return Section(f"Against the most accurate, {titles[best]}", note, head, body)
+    return Section(
+        f"Single networks against the most accurate, {titles[best]}",
+        note,
+        head,
+        body,
+        folded=True,
+    )
 
 
 SPEED = ("parameters", "training, s", "trained on", "one image, ms",

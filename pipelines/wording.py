@@ -46,6 +46,27 @@ def findings(table: Table) -> str:
     return f"{first} {_spread_of_seeds([g for g in table.groups if not g.samples])}"
 
 
+def on_contrasts(table: Table) -> str:
+    """How to read the contrasts."""
+    found = table.contrasts
+    if not found:
+        return ""
+    how = (
+        "The accuracy of the first less that of the second, with its 95 % interval "
+        "over seeds and test images (t-test of Welch; images within their classes). "
+        "'Could be seen' is the smallest true difference that so many seeds find in "
+        "80 % of cases; no smaller one is called a difference. 'Equivalent' means "
+        f"surely less than {100 * found[0].margin:g} points (TOST). Tests are at 5 %, "
+        f"that of a difference corrected (Holm) for {len(found)} contrasts."
+    )
+    if found[0].declared:
+        return how
+    return (
+        f"{how} No contrasts were declared, so all are against the most accurate, "
+        "which was chosen by these results and so is flattered by chance."
+    )
+
+
 def _spread_of_seeds(groups: list[Group]) -> str:
     if not groups:
         return (

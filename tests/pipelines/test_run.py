@@ -14,6 +14,7 @@ from records import ended, leave
 from pipelines import evaluate, run
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
+from pipelines.experiment import Planned
 
 # Stands for the trainer: publishes a run at once, or fails where the seed is 1.
 STUB = """
@@ -82,22 +83,38 @@ def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
         }
     )
     made = functools.partial(Config, dataset="cifar100")
-    assert run.read(path) == [
+    assert run.read(path).runs == [
         *(
-            run.Planned(made("gumbel_softmax", t, width=4, seed=seed), None)
+            Planned(made("gumbel_softmax", t, width=4, seed=seed), None)
             for seed in (0, 1)
             for t in (3, -1.5)
         ),
-        run.Planned(made("softmax", width=8, seed=5), {"accuracy": 0.0809}),
-        run.Planned(made("log_softmax", width=8, seed=5), None),
+        Planned(made("softmax", width=8, seed=5), {"accuracy": 0.0809}),
+        Planned(made("log_softmax", width=8, seed=5), None),
     ]
 
 
 def test_an_annealing_is_one_value(experiment):
     annealing = {"kind": "linear", "start": 3, "end": 1}
     entry = {"head": "gumbel_softmax", "temperature": annealing, "dataset": "cifar100"}
-    (planned,) = run.read(experiment({"runs": [entry]}))
+    (planned,) = run.read(experiment({"runs": [entry]})).runs
     assert planned.config.temperature == Annealing("linear", 3.0, 1.0)
+
+
+def test_an_experiment_declares_what_it_compares(experiment):
+    content = {
+        "defaults": {"dataset": "shapes100", "width": 4, "seed": [0, 1]},
+        "runs": [{"head": ["softmax", "log_softmax"]}, {"head": "softmax2"}],
+        "contrasts": [[{"head": "softmax"}, {"head": "log_softmax"}]],
+        "margin": 2,
+    }
+    described = run.read(experiment(content))
+    assert len(described.runs) == 6
+    ((a, b),) = described.contrasts
+    softmax = Config(dataset="shapes100", width=4, head="softmax")
+    assert (a, b) == (softmax, dataclasses.replace(softmax, head="log_softmax"))
+    assert described.margin == 0.02
+    assert run.read(experiment({"runs": [{}]})).contrasts == []
 
 
 @pytest.mark.parametrize(
@@ -133,6 +150,21 @@ def test_an_annealing_is_one_value(experiment):
         ({"runs": [{"reported": {"accuracy": [0.5]}}]}, "reported must hold"),
         ({"runs": [{"reported": {"accuracy": float("nan")}}]}, "reported must hold"),
         ({"runs": [{"reported": ["accuracy"]}]}, "reported must hold"),
+        ({"runs": [{}], "contrasts": {}}, "contrasts must be a list"),
+        ({"runs": [{}], "contrasts": [[{}]]}, "Contrast 1 of .*two mappings"),
+        ({"runs": [{}], "contrasts": ["ab"]}, "Contrast 1 of .*two mappings"),
+        ({"runs": [{}], "contrasts": [[{}, {}]]}, "Contrast 1 of .*both are the same"),
+        (
+            {"runs": [{}], "contrasts": [[{}, {"head": "softmax"}]]},
+            "Contrast 1 of .*no run has the options .*softmax",
+        ),
+        (
+            {"runs": [{}], "contrasts": [[{}, {"width": "wide"}]]},
+            "Contrast 1 of .*width must be int",
+        ),
+        ({"runs": [{}], "margin": 0}, "margin must be .* Received: 0"),
+        ({"runs": [{}], "margin": "1"}, "margin must be"),
+        ({"runs": [{}], "margin": float("nan")}, "margin must be"),
     ],
 )
 def test_a_wrong_experiment_is_refused(content, message, experiment):
@@ -157,7 +189,7 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["quickstart", "writeup", "full"])
 def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
     path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
-    planned = run.read(path)
+    planned = run.read(path).runs
     names = [one.config.run_name for one in planned]
     assert len(set(names)) == len(names) >= 3
     assert f"python -m pipelines.run experiments/{name}.yaml" in path.read_text()
