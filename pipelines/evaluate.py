@@ -156,10 +156,9 @@ def compare(
             name = run.name + f"-{samples}samples" * bool(samples)
             answer = ask(run, serve, dataset.test.images, samples)
             held_out = ask(run, serve, validation.images, samples)
-            temperature = metrics.fit_temperature(
-                held_out.log_probabilities, validation.labels
+            as_is, scaled, temperature, facts = judge(
+                answer, held_out, dataset, validation
             )
-            as_is, scaled, facts = judge(answer, temperature, dataset)
             rows.append(
                 Row(
                     id=name,
@@ -272,37 +271,56 @@ def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answ
 
 
 def judge(
-    answer: Answer, temperature: float, dataset: datasets.Data
-) -> tuple[Judgement, Judgement, dict[str, np.ndarray]]:
+    answer: Answer, held_out: Answer, dataset: datasets.Data, validation: datasets.Split
+) -> tuple[Judgement, Judgement, float, dict[str, np.ndarray]]:
     """The metrics of an answer, before and after temperature scaling.
 
     Args:
         answer: To the test images.
-        temperature: Of the scaling.
+        held_out: To the validation images.
         dataset: Has the test labels and the superclasses.
+        validation: Those images with their labels.
 
     Returns:
-        Both, and what became of each test image.
+        Both, the temperature of the scaling, and what became of each test image.
     """
     classes, labels = len(dataset.class_names), dataset.test.labels
-
-    def summary(facts):
-        return metrics.summary(facts, classes, dataset.superclasses)
-
     facts = metrics.as_kept(
         metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
+        | metrics.conformal_sets(
+            held_out.log_probabilities,
+            validation.labels,
+            answer.log_probabilities,
+            labels,
+        )
     )
+    temperature = metrics.fit_temperature(held_out.log_probabilities, validation.labels)
     log_scaled = metrics.tempered(answer.log_probabilities, temperature)
     scaled = metrics.outcomes(np.exp(log_scaled), labels, log_scaled)
-    return judged(facts, summary), judged(scaled, metrics.calibration), facts
+    calibration = [name for name, m in metrics.METRICS.items() if m.calibration]
+    return (
+        judged(facts, classes, dataset.superclasses),
+        judged(scaled, classes, None, calibration),
+        temperature,
+        facts,
+    )
 
 
-def judged(facts: metrics.Outcomes, summary: Callable) -> Judgement:
+def judged(
+    facts: metrics.Outcomes,
+    classes: int,
+    superclasses: Sequence[int] | None,
+    names: Sequence[str] = tuple(metrics.METRICS),
+) -> Judgement:
     """Metrics of outcomes, with bootstrap intervals of those that have them."""
-    found = metrics.bootstrap(facts, summary)
+    resampled = [name for name in names if metrics.METRICS[name].interval]
     return Judgement(
-        metrics=summary(facts),
-        intervals={n: e for n, e in found.items() if metrics.METRICS[n].interval},
+        metrics=metrics.summary(facts, classes, superclasses, names),
+        intervals=metrics.bootstrap(
+            facts,
+            lambda drawn: metrics.summary(drawn, classes, superclasses, resampled),
+        ),
+        floors=metrics.floors(facts),
         reliability=Bins(**metrics.reliability(facts)),
     )
 

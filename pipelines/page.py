@@ -16,7 +16,7 @@ import plotly.offline
 from pipelines import plots, tables, wording
 from pipelines.comparison import Results, Row, Table
 from pipelines.draw_plotly import draw
-from pipelines.metrics import class_lines
+from pipelines.metrics import METRICS, class_lines
 from pipelines.tables import Cell
 
 SCALED = "Calibration, scaled"
@@ -161,11 +161,10 @@ def metric_groups(table: Table) -> dict[str, list[tables.Column]]:
     """The columns of metrics, by the caption of their group."""
     every = tables.columns(table.rows)
     as_is = [c for c in every if not c.scaled]
-    return {
-        "Accuracy": [c for c in as_is if not c.metric.calibration],
-        "Calibration": [c for c in as_is if c.metric.calibration],
-        SCALED: [c for c in every if c.scaled],
-    }
+    groups = dict.fromkeys(metric.group for metric in METRICS.values())
+    found = {g: [c for c in as_is if c.metric.group == g] for g in groups}
+    found = {group: columns for group, columns in found.items() if columns}
+    return {**found, SCALED: [c for c in every if c.scaled]}
 
 
 def column_groups(table: Table) -> list[ColumnGroup]:
@@ -174,8 +173,8 @@ def column_groups(table: Table) -> list[ColumnGroup]:
     for caption, columns in metric_groups(table).items():
         headings = [column.heading for column in columns]
         headings += ["scaling temperature"] * (caption == SCALED)
-        groups.append(ColumnGroup(caption, headings))
-    groups[1] = groups[1]._replace(note=tables.note_on_scores(table.rows))
+        note = tables.note_on_scores(table.rows) if caption == "Calibration" else ""
+        groups.append(ColumnGroup(caption, headings, note))
     return [*groups, ColumnGroup("Size and speed", list(tables.SPEED), tables.ON_SPEED)]
 
 

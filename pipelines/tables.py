@@ -104,6 +104,9 @@ def of_row(row: Row, column: Column) -> Cell:
         return number(None, "")
     words, judgement = column.metric.words, column.judgement(row)
     value = judgement.metrics[column.name]
+    if column.name in judgement.floors:
+        note = f"if calibrated, to {words(judgement.floors[column.name])}"
+        return Cell(words(value), value, note)
     if column.name not in judgement.intervals:
         return Cell(words(value), value)
     low, high = judgement.intervals[column.name]

@@ -37,8 +37,13 @@ def test_metrics_worked_out_by_hand():
         "nll": -(math.log(0.7) + math.log(0.4) + math.log(0.4) + math.log(0.2)) / 4,
         "brier": (0.14 + 0.62 + 0.54 + 1.04) / 4,
         "ece": (0.3 + 0.5 + 0.6 + 0.6) / 4,
+        "equal_mass_ece": (0.3 + 0.5 + 0.6 + 0.6) / 4,
         "superclass_accuracy": 1.0,
+        "aurc": (0 + 1 / 2 + 2 / 3 + 1 / 2) / 4,
+        "excess_aurc": (1 / 2 + 1 / 3) / 4,
+        "coverage_at_risk": 1 / 4,
     }
+    assert 0 < numbers.pop("smooth_ece") < 0.5
     assert numbers == pytest.approx(expected, abs=1e-12)
 
 
@@ -66,7 +71,7 @@ def test_metrics_agree_with_scikit_learn(answer):
 def test_calibration_agrees_with_a_second_formula(answer):
     p, labels = answer
     one_hot = np.eye(p.shape[1])[labels]
-    numbers = metrics.calibration(metrics.outcomes(p, labels))
+    numbers = metrics.summary(metrics.outcomes(p, labels), p.shape[1])
     assert numbers["brier"] == pytest.approx(((p - one_hot) ** 2).sum(1).mean())
     error = 0.0
     for i in range(15):
@@ -153,11 +158,8 @@ def test_the_temperature_that_made_the_labels_is_found(true):
     assert fitted == pytest.approx(true, rel=0.03)
 
     def nll(temperature):
-        return metrics.calibration(
-            metrics.outcomes(
-                np.exp(scaled := metrics.tempered(log_p, temperature)), labels, scaled
-            )
-        )["nll"]
+        scaled = metrics.tempered(log_p, temperature)
+        return metrics.outcomes(np.exp(scaled), labels, scaled)["nll"].mean()
 
     assert nll(fitted) <= min(
         nll(fitted * step) for step in (0.99, 0.9999, 1.0001, 1.01)
@@ -189,10 +191,16 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
 
 
 def test_the_bootstrap_gives_the_same_bytes_twice():
-    facts = metrics.outcomes(P, LABELS)
+    generator = np.random.default_rng(0)
+    logits, labels = generator.normal(size=(50, 4)), generator.integers(4, size=50)
+    facts = metrics.outcomes(softmax(logits, axis=1), labels)
+
+    def nll(rows):
+        assert (np.bincount(rows["label"]) == np.bincount(labels)).all()
+        return {"nll": float(rows["nll"].mean())}
 
     def draw(seed):
-        return metrics.bootstrap(facts, metrics.calibration, resamples=50, seed=seed)
+        return metrics.bootstrap(facts, nll, resamples=50, seed=seed)
 
     assert repr(draw(0)) == repr(draw(0)) != repr(draw(1))
 

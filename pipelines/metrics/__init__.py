@@ -1,0 +1,204 @@
+"""Metrics as pure functions from predictions and labels to named numbers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.metrics.calibration import (
+    BINS,
+    calibration_error,
+    equal_mass_error,
+    fit_temperature,
+    if_calibrated,
+    reliability,
+    smooth_error,
+    tempered,
+)
+from pipelines.metrics.classes import (
+    by_class,
+    class_lines,
+    classification,
+    confused_pairs,
+    confusion,
+    fold,
+    macro,
+)
+from pipelines.metrics.outcomes import Outcomes, as_kept, log_of, outcomes, right
+from pipelines.metrics.resampling import bootstrap, holm, mcnemar
+from pipelines.metrics.selection import (
+    area_under_risk,
+    conformal_sets,
+    coverage_at_risk,
+    excess_area,
+)
+
+__all__ = [
+    "BINS",
+    "METRICS",
+    "Metric",
+    "Outcomes",
+    "area_under_risk",
+    "as_kept",
+    "bootstrap",
+    "by_class",
+    "calibration_error",
+    "class_lines",
+    "classification",
+    "conformal_sets",
+    "confused_pairs",
+    "confusion",
+    "coverage_at_risk",
+    "decimals",
+    "equal_mass_error",
+    "excess_area",
+    "fit_temperature",
+    "floors",
+    "fold",
+    "holm",
+    "if_calibrated",
+    "log_of",
+    "macro",
+    "mcnemar",
+    "outcomes",
+    "percent",
+    "reliability",
+    "right",
+    "smooth_error",
+    "summary",
+    "tempered",
+]
+
+_NONE = np.empty(0)  # in place of a confusion matrix
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def decimals(value: float) -> str:
+    return f"{value:.4f}"
+
+
+class Metric(NamedTuple):
+    """A metric of a set of images, and how it is shown.
+
+    Attributes:
+        of: From outcomes, their confusion matrix and the superclass of each class (or
+            `None`) to a number, or to `None` where there is none.
+        heading: Its name in tables.
+        words: How its numbers read.
+        best: `max` or `min`, as Keras Tuner has it.
+        calibration: Whether it depends on the probabilities themselves, so that
+            temperature scaling changes it. It is then a function of the outcomes alone.
+        interval: Whether it has an interval over resampled images.
+        group: The group of columns that shows it.
+        floor: Whether it is above 0 by chance alone, so that what it would be for
+            calibrated probabilities is shown beside it.
+    """
+
+    of: Callable[[Outcomes, np.ndarray, Sequence[int] | None], Any]
+    heading: str
+    words: Callable[[float], str] = decimals
+    best: str = "max"
+    calibration: bool = False
+    interval: bool = True
+    group: str = "Accuracy"
+    floor: bool = False
+
+
+def _of_superclasses(facts, _, superclasses):
+    if superclasses is None:
+        return None
+    of = np.asarray(superclasses)
+    return np.mean(of[facts["predicted"]] == of[facts["label"]])
+
+
+def _mean_of(facts, name):
+    return np.mean(facts[name]) if name in facts else None
+
+
+def _calibration(of, heading, floor=False):
+    return Metric(
+        of,
+        heading,
+        best="min",
+        calibration=True,
+        interval=not floor,
+        group="Calibration",
+        floor=floor,
+    )
+
+
+_selection = functools.partial(Metric, group="Selection")
+
+
+# Tables, CSV, page and the tuner's objectives are made of this.
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(
+        lambda facts, *_: np.mean(right(facts)),
+        "accuracy",
+        percent,
+    ),
+    "top5": Metric(lambda facts, *_: np.mean(facts["rank"] < 5), "top-5", percent),
+    "precision": Metric(lambda _, matrix, __: macro(matrix)["precision"], "precision"),
+    "recall": Metric(lambda _, matrix, __: macro(matrix)["recall"], "recall"),
+    "f1": Metric(lambda _, matrix, __: macro(matrix)["f1"], "F1"),
+    "superclass_accuracy": Metric(_of_superclasses, "superclasses", percent),
+    "nll": _calibration(lambda facts, *_: np.mean(facts["nll"]), "NLL"),
+    "brier": _calibration(lambda facts, *_: np.mean(facts["brier"]), "Brier"),
+    # No interval: resampled images repeat, which alone makes it larger.
+    "ece": _calibration(
+        lambda facts, *_: calibration_error(reliability(facts)), "ECE", floor=True
+    ),
+    "equal_mass_ece": _calibration(
+        lambda facts, *_: equal_mass_error(facts), "ECE, equal mass", floor=True
+    ),
+    "smooth_ece": _calibration(
+        lambda facts, *_: smooth_error(facts), "smooth ECE", floor=True
+    ),
+    "aurc": _selection(lambda facts, *_: area_under_risk(facts), "AURC", best="min"),
+    "excess_aurc": _selection(
+        lambda facts, *_: excess_area(facts), "AURC, excess", best="min"
+    ),
+    "coverage_at_risk": _selection(
+        lambda facts, *_: coverage_at_risk(facts), "answered at 5 % risk", percent
+    ),
+    "set_size": _selection(
+        lambda facts, *_: _mean_of(facts, "set_size"), "size of 90 % sets", best="min"
+    ),
+    "set_coverage": _selection(
+        lambda facts, *_: _mean_of(facts, "in_set"), "sets with the class", percent
+    ),
+}
+
+
+def summary(
+    facts: Outcomes,
+    classes: int,
+    superclasses: Sequence[int] | None = None,
+    names: Sequence[str] = tuple(METRICS),
+) -> dict[str, float]:
+    """The metrics of a set of images, by their names in `METRICS`.
+
+    Args:
+        facts: From `outcomes`, or some of its rows.
+        classes: The number of classes.
+        superclasses: The superclass of each class, or `None`.
+        names: Of the metrics, if not of all.
+    """
+    matrix = confusion(facts["predicted"], facts["label"], classes)
+    numbers = {name: METRICS[name].of(facts, matrix, superclasses) for name in names}
+    return {name: float(n) for name, n in numbers.items() if n is not None}
+
+
+def floors(facts: Outcomes) -> dict[str, float]:
+    """What calibration errors would stay below if there were none, by their names."""
+    return {
+        name: if_calibrated(facts, lambda drawn, of=metric.of: of(drawn, _NONE, None))
+        for name, metric in METRICS.items()
+        if metric.floor
+    }
