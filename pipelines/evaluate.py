@@ -310,10 +310,10 @@ def judged(
     facts: metrics.Outcomes,
     classes: int,
     superclasses: Sequence[int] | None,
-    names: Sequence[str] = tuple(metrics.METRICS),
+    names: Sequence[str] | None = None,
 ) -> Judgement:
     """Metrics of outcomes, with bootstrap intervals of those that have them."""
-    resampled = [name for name in names if metrics.METRICS[name].interval]
+    resampled = [n for n in names or metrics.METRICS if metrics.METRICS[n].interval]
     return Judgement(
         metrics=metrics.summary(facts, classes, superclasses, names),
         intervals=metrics.bootstrap(

@@ -5,8 +5,8 @@ a list of options of which any may be a list: a run for every combination. What 
 option of a run says wins over the defaults. `reported`, beside the options of a run,
 holds figures from elsewhere that the comparison shows beside ours.
 
-`contrasts` lists pairs of configurations to compare over their seeds, each as the
-options in which it differs from the defaults. `margin` is the difference of accuracy,
+`contrasts` lists pairs of configurations to compare over their seeds, each as options
+that it alone has. `margin` is the difference of accuracy,
 in points, that is too small to matter.
 """
 
@@ -27,6 +27,7 @@ from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
 
 MAX_RUNS = 10_000
+SEED = {"seed": 0}  # of a configuration, which has several
 
 
 class Planned(NamedTuple):
@@ -95,25 +96,31 @@ def read(path: Path) -> Experiment:
                 planned[config] = Planned(config, known.reported or figures)
         except InputError as error:
             raise InputError(f"Run {number} of {path}: {error}") from error
-    unseeded = {dataclasses.replace(config, seed=0) for config in planned}
+    unseeded = dict.fromkeys(dataclasses.replace(c, seed=0) for c in planned)
 
-    def config_named(entry):
-        fields = content.get("defaults", {}) | entry | {"seed": 0}
-        config = config_of(parse(options, fields))
-        config = dataclasses.replace(config, dataset=resolve(config.dataset))
-        if config not in unseeded:
-            raise InputError(f"no run has the options {brief(entry)}.")
-        return config
+    def config_with(entry):
+        given = config_of(parse(options, content.get("defaults", {}) | entry | SEED))
+        found = [
+            config
+            for config in unseeded
+            if all(getattr(config, name) == getattr(given, name) for name in entry)
+        ]
+        if len(found) != 1:
+            raise InputError(
+                f"{len(found) or 'no'} configurations have the options {brief(entry)}; "
+                "they must be those of one."
+            )
+        return found[0]
 
     return Experiment(
         runs=list(planned.values()),
-        contrasts=_contrasts(content.get("contrasts", []), config_named, path),
+        contrasts=_contrasts(content.get("contrasts", []), config_with, path),
         margin=_margin(content.get("margin", 100 * MARGIN)),
     )
 
 
 def _contrasts(
-    pairs: Any, config_named: Callable[[dict], Config], path: Path
+    pairs: Any, config_with: Callable[[dict], Config], path: Path
 ) -> list[tuple[Config, Config]]:
     if not isinstance(pairs, list):
         raise InputError(f"contrasts must be a list of pairs. Received: {brief(pairs)}")
@@ -129,7 +136,7 @@ def _contrasts(
                     "it must be two mappings of options, such as [{head: softmax}, "
                     f"{{head: log_softmax}}]. Received: {brief(pair)}"
                 )
-            a, b = map(config_named, pair)
+            a, b = map(config_with, pair)
             if a == b:
                 raise InputError(f"both are the same. Received: {brief(pair)}")
         except InputError as error:

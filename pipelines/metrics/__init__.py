@@ -180,7 +180,7 @@ def summary(
     facts: Outcomes,
     classes: int,
     superclasses: Sequence[int] | None = None,
-    names: Sequence[str] = tuple(METRICS),
+    names: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """The metrics of a set of images, by their names in `METRICS`.
 
@@ -188,10 +188,13 @@ def summary(
         facts: From `outcomes`, or some of its rows.
         classes: The number of classes.
         superclasses: The superclass of each class, or `None`.
-        names: Of the metrics, if not of all.
+        names: The metrics, all if `None`.
     """
     matrix = confusion(facts["predicted"], facts["label"], classes)
-    numbers = {name: METRICS[name].of(facts, matrix, superclasses) for name in names}
+    numbers = {
+        name: METRICS[name].of(facts, matrix, superclasses)
+        for name in (METRICS if names is None else names)
+    }
     return {name: float(n) for name, n in numbers.items() if n is not None}
 
 

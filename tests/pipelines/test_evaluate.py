@@ -30,6 +30,7 @@ from pipelines import (
     run_folder,
     saved_model,
     search,
+    tables,
     titles,
     train,
 )
@@ -121,7 +122,7 @@ def test_every_file_is_written(compared):
     assert {path.name for path in out.iterdir()} == {
         *("comparison.json", "comparison.csv", "comparison.md", "comparison.html"),
         *("confusion.npz", "timings.json", "classes.csv", "pairs.csv", "plots"),
-        "outcomes",
+        *("outcomes", "contrasts.csv"),
     }
     for plot in ("test_accuracy", "reliability", "val_accuracy"):
         with PIL.Image.open(out / "plots" / f"photos-fine-{plot}.png") as image:
@@ -628,3 +629,73 @@ def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
     for name in ("comparison.md", "comparison.html"):
         assert "how sure" in (out / name).read_text("utf-8")
     assert search.Search(objective="sure").objective == "sure"
+
+
+def test_configurations_are_compared_over_seeds(compared):
+    (results, _) = compared
+    (table,) = results.comparison.tables
+    once = [row for row in table.rows if not row.samples]
+    again = {f"{row.run}-again": row for row in once}
+    seeds = {
+        name: dataclasses.replace(
+            table.runs[row.run],
+            config=dataclasses.replace(table.runs[row.run].config, seed=7),
+        )
+        for name, row in again.items()
+    }
+    more = [dataclasses.replace(r, id=n, run=n) for n, r in again.items()]
+    table = dataclasses.replace(table, rows=once + more, runs=table.runs | seeds)
+    generator = np.random.default_rng(0)
+    label = np.arange(1000) % 3
+
+    def drawn(row):
+        good = table.runs[row.run].config.head == "log_softmax"
+        right = generator.random(1000) < (0.9 if good else 0.5)
+        return {"label": label, "predicted": np.where(right, label, 3)}
+
+    outcomes = {row.id: drawn(row) for row in table.rows}
+    configs = {
+        run.config.head: dataclasses.replace(run.config, seed=0)
+        for run in table.runs.values()
+    }
+    best, other = configs["log_softmax"], configs["softmax"]
+
+    chosen = between_runs.against_each_other(table, outcomes, [], 0.01)
+    assert len(chosen) == len(configs) - 1
+    assert not any(contrast.declared for contrast in chosen)
+    assert {contrast.b for contrast in chosen} == {"log_softmax, matched"}
+
+    declared = [(best, other), (other, configs["z_loss"])]
+    found = between_runs.against_each_other(table, outcomes, declared, 0.05)
+    first, second = found
+    right = {row.id: metrics.right(outcomes[row.id]) for row in table.rows}
+    means = [
+        np.mean([right[r.id] for r in table.rows if r.run.find(f"-{head}-") > 0])
+        for head in ("log_softmax", "softmax")
+    ]
+    assert first.difference == pytest.approx(means[0] - means[1])
+    assert first.verdict == "different"
+    assert (first.seeds_a, first.seeds_b) == (4, 2)
+    assert second.verdict != "different"
+    assert first.p is not None
+    assert second.p is not None
+    assert [first.p_holm, second.p_holm] == metrics.holm([first.p, second.p])
+    section = tables.contrasts(dataclasses.replace(table, contrasts=found))
+    assert section.body[0][-1].text == "different"
+    assert "less than 5 points" in section.note
+    assert "No contrasts were declared" not in section.note
+    section = tables.contrasts(dataclasses.replace(table, contrasts=chosen))
+    assert "No contrasts were declared" in section.note
+
+
+def test_one_seed_is_compared_with_nothing(compared):
+    (results, _) = compared
+    (table,) = results.comparison.tables
+    assert not table.contrasts  # one configuration alone has two seeds
+    configs = [run.config for run in table.runs.values()]
+    a, b = (c for c in configs if c.seed == 0 and c.head in ("softmax", "log_softmax"))
+    (found,) = between_runs.against_each_other(table, results.outcomes, [(a, b)], 0.01)
+    assert found.interval is None
+    assert found.verdict == "cannot tell"
+    section = tables.contrasts(dataclasses.replace(table, contrasts=[found]))
+    assert section.body[0][-1].text == "cannot tell (one seed)"

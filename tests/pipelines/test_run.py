@@ -156,11 +156,15 @@ def test_an_experiment_declares_what_it_compares(experiment):
         ({"runs": [{}], "contrasts": [[{}, {}]]}, "Contrast 1 of .*both are the same"),
         (
             {"runs": [{}], "contrasts": [[{}, {"head": "softmax"}]]},
-            "Contrast 1 of .*no run has the options .*softmax",
+            "Contrast 1 of .*no configurations have the options .*softmax",
         ),
         (
             {"runs": [{}], "contrasts": [[{}, {"width": "wide"}]]},
             "Contrast 1 of .*width must be int",
+        ),
+        (
+            {"runs": [{"width": [4, 8]}], "contrasts": [[{"width": 4}, {"seed": 0}]]},
+            "Contrast 1 of .*2 configurations have the options .*seed",
         ),
         ({"runs": [{}], "margin": 0}, "margin must be .* Received: 0"),
         ({"runs": [{}], "margin": "1"}, "margin must be"),
@@ -336,7 +340,11 @@ def test_the_runs_that_ended_are_compared(
     assert compared == [
         (
             (paths, tmp_path / "out", {names[0]: reported}),
-            {"made_by": f"python -m pipelines.run {path}"},
+            {
+                "made_by": f"python -m pipelines.run {path}",
+                "contrasts": [],
+                "margin": 0.01,
+            },
         )
     ]
     assert f"failed: {names[1]}" in capsys.readouterr().err
