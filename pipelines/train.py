@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams import api as hparams
 
 from kerasoft import backbones, heads
 from kerasoft.callbacks import TemperatureLogger
+from kerasoft.losses import matched_loss
 from kerasoft.optimizers import SGD, Muon
 from kerasoft.schedules import FlooredExponentialDecay
 from pipelines import (
@@ -325,10 +326,12 @@ def serving_copy(
 ) -> keras.Model:
     """The trained model in float32 and on one device, which every machine has.
 
-    It has the matched loss, which it can be saved with whatever it was trained with.
+    Whatever it was trained with, it has the matched loss, so that Keras and kerasoft
+    alone can load it.
     """
-    alone = dataclasses.replace(config, strategy="single", loss="matched")
+    alone = dataclasses.replace(config, strategy="single")
     copy = build(alone, dataset, "float32")
+    copy.compile(copy.optimizer, matched_loss(copy), metrics=["accuracy"])
     copy.set_weights(model.get_weights())
     head = heads.find(model)
     if isinstance(head, heads.GumbelHead):

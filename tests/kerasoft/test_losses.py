@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from references import EXAMPLES, expected, gradient, log_expected
+from scipy.special import softmax
 
 from kerasoft import heads, losses
 
@@ -271,6 +272,7 @@ def test_keras_hides_the_mistake_on_tensorflow():
         losses.Crossentropy("logits", name="mistake"),
         losses.Crossentropy("log_probabilities", ignore_class=3, axis=1),
         losses.EntmaxLoss(2.0, label_smoothing=0.2),
+        losses.GeneralizedCrossentropy(0.3, "probabilities", ignore_class=2),
     ],
 )
 def test_round_trip(loss):
@@ -295,7 +297,9 @@ def test_reductions_and_weights_are_keras_own():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5, np.nan])
-@pytest.mark.parametrize("make", [losses.Crossentropy, losses.EntmaxLoss])
+@pytest.mark.parametrize(
+    "make", [losses.Crossentropy, losses.EntmaxLoss, losses.GeneralizedCrossentropy]
+)
 def test_label_smoothing_is_a_share(make, share):
     with pytest.raises(ValueError, match=r"`label_smoothing` must be.*Received"):
         make(label_smoothing=share)
@@ -312,6 +316,62 @@ def test_what_a_loss_reads():
         losses.EntmaxLoss(axis="last")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"`ignore_class` must be.*ignore_class=0.5"):
         losses.Crossentropy(ignore_class=0.5)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("q", [0, -1, 1.1, np.nan])
+def test_the_power_of_generalised_crossentropy(q):
+    with pytest.raises(ValueError, match=r"`q` must be above 0 and at most 1.*q="):
+        losses.GeneralizedCrossentropy(q)
+
+
+@given(
+    x=arrays("float32", (4, NUM_CLASSES), elements=st.floats(-10, 10, width=32)),
+    labels=arrays("int32", (4,), elements=st.integers(0, NUM_CLASSES - 1)),
+    q=st.floats(0.01, 1),
+    smoothing=st.floats(0, 0.5),
+)
+def test_generalised_crossentropy_is_its_formula(x, labels, q, smoothing):
+    """Zhang and Sabuncu (2018), equation 6, from each kind of output."""
+    p = softmax(x.astype("float64"), axis=-1)
+    target = (1 - smoothing) * one_hot(labels) + smoothing / NUM_CLASSES
+    formula = np.mean(np.sum(target * (1 - p**q) / q, axis=-1))
+    for name, reads in (
+        ("softmax", "probabilities"),
+        ("log_softmax", "log_probabilities"),
+        (None, "logits"),
+    ):
+        y = heads.get(name)(x) if name else x
+        loss = losses.GeneralizedCrossentropy(q, reads, smoothing)
+        assert value(loss, labels, y) == pytest.approx(formula, rel=1e-4, abs=1e-5)
+        assert value(loss, one_hot(labels), y) == pytest.approx(
+            formula, rel=1e-4, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("q", [1e-6, 0.3, 1.0])
+def test_the_gradient_of_generalised_crossentropy(q):
+    """That of the cross-entropy times the label's probability to the power of q."""
+    x = 3 * LOGITS
+    p = softmax(x.astype("float64"), axis=-1)
+    weight = p[np.arange(4), LABELS] ** q
+    expected = weight[:, None] * (p - one_hot(LABELS)) / 4
+    loss = losses.GeneralizedCrossentropy(q, "logits")
+    np.testing.assert_allclose(
+        gradient(lambda x: loss(LABELS, x), x), expected, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_softmax_as_logits_is_nearly_the_mean_absolute_error():
+    """For p on the simplex, log(sum(exp(p))) hardly varies over many classes."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 100)) * generator.uniform(0, 20, size=(200, 1))
+    p, labels = softmax(x, axis=-1), generator.integers(100, size=200)
+    as_logits = losses.as_logits_loss("softmax")
+    error = losses.GeneralizedCrossentropy(1.0, "probabilities")
+    for i in range(200):
+        row, label = p[i : i + 1], labels[i : i + 1]
+        difference = value(as_logits, label, row) - value(error, label, row)
+        assert 4.615 - 1 - 1e-4 <= difference <= 4.623 - 1
 
 
 @each_loss
