@@ -20,6 +20,7 @@ from kerasoft import heads
 from pipelines import evaluate, publishing, run_folder, saved_model, train
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
+from pipelines.losses import Switch
 from pipelines.run_folder import read_history
 
 
@@ -127,6 +128,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
         backbone="resnet12",
         head="log_gumbel_softmax",
         temperature=Annealing("cosine", 3.0, 0.5),
+        loss=Switch("matched", "generalized:0.5", after=3),
         dropblock=0.1,
         mixup=0.2,
         epochs=4,
