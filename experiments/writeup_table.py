@@ -2,12 +2,13 @@
 
     python experiments/writeup_table.py
 
-It prints the table and draws results/writeup/heads.png, from
-results/writeup/comparison.json, which `python -m pipelines.run
-experiments/writeup.yaml` wrote.
+It prints the table, and one of the training losses, and draws
+results/writeup/heads.png, from results/writeup/comparison.json, which `python -m
+pipelines.run experiments/writeup.yaml` wrote.
 """
 
 import dataclasses
+import math
 import statistics
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def table(comparison: Comparison) -> str:
     return "\n".join(lines)
 
 
+def table_of_losses(comparison: Comparison) -> str:
+    """What the last training loss as logits says of the training accuracy."""
+    lines = [
+        "| head | log(e + N - 1) less the training loss | training accuracy |",
+        "|---|---:|---:|",
+    ]
+    sizes = {n: len(t.class_names) for t in comparison.tables for n in t.runs}
+    for run, row, _ in rows_of(comparison):
+        if run.config.loss == "as_logits" and not run.config.head.startswith("log_"):
+            most = math.log(math.e + sizes[row.run] - 1)
+            learned = most - run.history["loss"][-1]
+            name = (run.reported or {})["row"].replace(" (sic)", "")
+            accuracy = run.history["accuracy"][-1]
+            lines.append(f"| {name} | {learned:.4f} | {accuracy:.4f} |")
+    return "\n".join(lines)
+
+
 def plot(comparison: Comparison) -> matplotlib.figure.Figure:
     """Accuracies of the heads over 100 classes, with both losses."""
     figure = matplotlib.figure.Figure((8, 3.6), layout="constrained")
@@ -110,5 +128,5 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
 
 if __name__ == "__main__":
     compared = read(RESULTS).comparison
-    print(table(compared))
+    print(table(compared), table_of_losses(compared), sep="\n\n")
     save(plot(compared), RESULTS / "heads.png")

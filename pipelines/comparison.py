@@ -97,7 +97,13 @@ class Spread:
 
 @record
 class Group:
-    """The rows of runs that differ by their seed alone."""
+    """The rows of runs that differ by their seed alone.
+
+    Attributes:
+        as_is: By the names of the metrics, their spread.
+        scaled: The same after temperature scaling.
+        ensemble: The metrics of the mean of the runs' probabilities.
+    """
 
     title: str
     samples: int
@@ -105,6 +111,7 @@ class Group:
     runs: list[str]
     as_is: dict[str, Spread]
     scaled: dict[str, Spread]
+    ensemble: Judgement | None = None
 
 
 @record

@@ -23,6 +23,7 @@ import tensorflow as tf
 from pipelines import (
     between_runs,
     datasets,
+    judging,
     metrics,
     publishing,
     report,
@@ -33,9 +34,7 @@ from pipelines import (
 from pipelines.commands import command
 from pipelines.comparison import (
     FORMAT,
-    Bins,
     Comparison,
-    Judgement,
     Results,
     Row,
     Table,
@@ -141,7 +140,8 @@ def compare(
     dataset = load_data(members[0], members[0].config.seed)
     headings = titles.headings(members)
     histories = [run_folder.read_history(run.path) for run in members]
-    rows = []
+    rows, sums = [], {}
+    unseeded = [dataclasses.replace(run.config, seed=0) for run in members]
     for number, (run, heading) in enumerate(zip(members, headings, strict=True), 1):
         started = time.monotonic()
         serve, class_names = saved_model.load(run.path)
@@ -154,9 +154,9 @@ def compare(
         noisy = serve.sample and run.config.noise != "never"
         for samples in (0, SAMPLES) if noisy else (0,):
             name = run.name + f"-{samples}samples" * bool(samples)
-            answer = ask(run, serve, dataset.test.images, samples)
-            held_out = ask(run, serve, validation.images, samples)
-            as_is, scaled, temperature, facts = judge(
+            answer = judging.ask(run, serve, dataset.test.images, samples)
+            held_out = judging.ask(run, serve, validation.images, samples)
+            as_is, scaled, temperature, facts = judging.judge(
                 answer, held_out, dataset, validation
             )
             rows.append(
@@ -173,6 +173,10 @@ def compare(
                 )
             )
             measured.outcomes[name] = facts
+            config = unseeded[number - 1]
+            if unseeded.count(config) > 1:  # they may be large
+                total = sums.get((config, samples), 0)
+                sums[config, samples] = total + answer.probabilities
             measured.confusions[name] = metrics.confusion(
                 facts["predicted"], facts["label"], len(class_names)
             )
@@ -214,7 +218,12 @@ def compare(
         pairs=between_runs.pairs(
             {m.name: metrics.right(measured.outcomes[m.name]) for m in members}
         ),
-        groups=between_runs.over_seeds(members, rows),
+        groups=[
+            dataclasses.replace(group, ensemble=judging.ensemble(total, dataset))
+            for group, total in zip(
+                between_runs.over_seeds(members, rows), sums.values(), strict=True
+            )
+        ],
     )
 
 
@@ -235,96 +244,6 @@ def load_data(run: Run, seed: int) -> datasets.Data:
     return loaded
 
 
-class Answer(NamedTuple):
-    """Probabilities and their logarithms, of shape `(n, classes)`."""
-
-    probabilities: np.ndarray
-    log_probabilities: np.ndarray
-
-
-def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answer:
-    """What a SavedModel answers.
-
-    Args:
-        run: Whose it is.
-        serve: Its serving function, from `saved_model.load`.
-        images: uint8 of shape `(n, height, width, 3)`.
-        samples: 0 for the answer without noise, or how many noisy draws to average.
-
-    Raises:
-        InputError: If an answer is not finite.
-    """
-    if samples:
-        means = []
-        for start in range(0, len(images), saved_model.BATCH):
-            batch = tf.constant(images[start : start + saved_model.BATCH])
-            seeds = tf.range(start, start + samples, dtype=tf.int64)
-            drawn = serve.sample(images=batch, seeds=seeds)["probabilities"].numpy()
-            means.append(drawn.mean(axis=0, dtype="float64"))
-        mean = np.concatenate(means)
-        answer = Answer(mean, metrics.log_of(mean))
-    else:
-        answer = Answer(*saved_model.ask(serve, images, *Answer._fields))
-    if not all(np.isfinite(array).all() for array in answer):
-        raise InputError(f"The run {run.name} gives probabilities that are not finite.")
-    return answer
-
-
-def judge(
-    answer: Answer, held_out: Answer, dataset: datasets.Data, validation: datasets.Split
-) -> tuple[Judgement, Judgement, float, dict[str, np.ndarray]]:
-    """The metrics of an answer, before and after temperature scaling.
-
-    Args:
-        answer: To the test images.
-        held_out: To the validation images.
-        dataset: Has the test labels and the superclasses.
-        validation: Those images with their labels.
-
-    Returns:
-        Both, the temperature of the scaling, and what became of each test image.
-    """
-    classes, labels = len(dataset.class_names), dataset.test.labels
-    facts = metrics.as_kept(
-        metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
-        | metrics.conformal_sets(
-            held_out.log_probabilities,
-            validation.labels,
-            answer.log_probabilities,
-            labels,
-        )
-    )
-    temperature = metrics.fit_temperature(held_out.log_probabilities, validation.labels)
-    log_scaled = metrics.tempered(answer.log_probabilities, temperature)
-    scaled = metrics.outcomes(np.exp(log_scaled), labels, log_scaled)
-    calibration = [name for name, m in metrics.METRICS.items() if m.calibration]
-    return (
-        judged(facts, classes, dataset.superclasses),
-        judged(scaled, classes, None, calibration),
-        temperature,
-        facts,
-    )
-
-
-def judged(
-    facts: metrics.Outcomes,
-    classes: int,
-    superclasses: Sequence[int] | None,
-    names: Sequence[str] | None = None,
-) -> Judgement:
-    """Metrics of outcomes, with bootstrap intervals of those that have them."""
-    resampled = [n for n in names or metrics.METRICS if metrics.METRICS[n].interval]
-    return Judgement(
-        metrics=metrics.summary(facts, classes, superclasses, names),
-        intervals=metrics.bootstrap(
-            facts,
-            lambda drawn: metrics.summary(drawn, classes, superclasses, resampled),
-        ),
-        floors=metrics.floors(facts),
-        reliability=Bins(**metrics.reliability(facts)),
-    )
-
-
 def speed(serve: Callable, images: np.ndarray) -> Timing:
     """Median milliseconds for one image, and images a second in batches of 256."""
 
@@ -343,7 +262,7 @@ def speed(serve: Callable, images: np.ndarray) -> Timing:
     )
 
 
-def save(folder: Path, name: str, answer: Answer, labels: np.ndarray):
+def save(folder: Path, name: str, answer: judging.Answer, labels: np.ndarray):
     path = folder / f"{name}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     with publishing.named(str(path)):

@@ -35,7 +35,7 @@ class Line(NamedTuple):
 
     Attributes:
         title: Its first column.
-        id: That of its row; empty of several.
+        id: That of its row; empty of several and of their ensemble.
         cells: By groups of columns.
     """
 
@@ -182,7 +182,7 @@ def configurations(table: Table, results: Results) -> list[Configuration]:
     """The main table: configurations by their mean accuracy, best first."""
     by_caption = metric_groups(table)
 
-    def cells(make, temperature: float, speed: list[Cell]) -> list[list[Cell]]:
+    def cells(make, temperature: float | None, speed: list[Cell]) -> list[list[Cell]]:
         metrics = {
             caption: [make(column) for column in columns]
             for caption, columns in by_caption.items()
@@ -201,12 +201,14 @@ def configurations(table: Table, results: Results) -> list[Configuration]:
         if group := table.group_of(rows):
             mean = statistics.fmean(row.temperature for row in rows)
             speeds = zip(*(line.cells[-1] for line in lines), strict=True)
+            common = [_common(of_seeds) for of_seeds in speeds]
             of_group = functools.partial(tables.of_group, group)
-            folded = Line(
-                f"{group.title}, {len(rows)} seeds",
-                "",
-                cells(of_group, mean, [_common(of_seeds) for of_seeds in speeds]),
-            )
+            title = f"{group.title}, {len(rows)} seeds"
+            folded = Line(title, "", cells(of_group, mean, common))
+            if group.ensemble:
+                of_all = functools.partial(tables.of_ensemble, group)
+                nothing = [tables.number(None, "")] * len(common)
+                lines.append(Line("ensemble", "", cells(of_all, None, nothing)))
         config = table.runs[rows[0].run].config
         found.append(
             Configuration(config.head, str(config.loss), rows[0].samples, folded, lines)

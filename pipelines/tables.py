@@ -102,7 +102,20 @@ def of_row(row: Row, column: Column) -> Cell:
     """A metric of a row, with its interval if it has one."""
     if not column.says(row):
         return number(None, "")
-    words, judgement = column.metric.words, column.judgement(row)
+    return of_judgement(column.judgement(row), column)
+
+
+def of_ensemble(group: Group, column: Column) -> Cell:
+    """A metric of the mean of the probabilities of several runs."""
+    if column.scaled or not column.says(group) or group.ensemble is None:
+        return number(None, "")
+    return of_judgement(group.ensemble, column)
+
+
+def of_judgement(judgement: Judgement, column: Column) -> Cell:
+    words = column.metric.words
+    if column.name not in judgement.metrics:
+        return number(None, "")
     value = judgement.metrics[column.name]
     if column.name in judgement.floors:
         note = f"if calibrated, to {words(judgement.floors[column.name])}"
@@ -189,15 +202,18 @@ def reported(table: Table) -> Section:
 
 def _seeds(table: Table) -> Section:
     shown = columns(table.rows)
-    body = [
-        [
-            word(group.title),
-            number(len(group.runs), "d"),
-            *(of_group(group, column) for column in shown),
-        ]
-        for group in table.groups
-    ]
-    note = "Mean ± standard deviation of runs that differ by their seed alone."
+    body = []
+    for group in table.groups:
+        seeds = number(len(group.runs), "d")
+        means = (of_group(group, column) for column in shown)
+        body.append([word(group.title), seeds, *means])
+        if group.ensemble:
+            together = (of_ensemble(group, column) for column in shown)
+            body.append([word(f"{group.title}, ensemble"), seeds, *together])
+    note = (
+        "Mean ± standard deviation of runs that differ by their seed alone. Their "
+        "ensemble answers with the mean of their probabilities."
+    )
     head = ["run", "seeds", *(column.heading for column in shown)]
     return Section("Over seeds", note, head, body)
 

@@ -65,6 +65,15 @@ def test_floors_have_a_closed_form(figures):
         assert row["highest probability left"] == pytest.approx(np.e / (np.e + n - 1))
 
 
+def test_the_log_sum_exp_of_a_distribution_hardly_varies(pytestconfig):
+    path = pytestconfig.rootpath / "docs" / "why-softmax-scored-8-percent.md"
+    text = path.read_text("utf-8")
+    for n in (2, 10, 20, 100, 1000):
+        uniform, one_hot = (logsumexp(p) for p in (np.full(n, 1 / n), np.eye(n)[0]))
+        cells = [f"{n:,}", *(f"{x:.3f}" for x in (uniform, one_hot, one_hot - 1))]
+        assert f"| {' | '.join(cells)} | " in text
+
+
 def test_the_example_has_the_gradients_of_calculus(figures):
     example = figures["example"]
     x = np.array(example["logits"])
@@ -109,6 +118,18 @@ def test_the_documents_show_the_table_of_the_results(pytestconfig, writeup, file
         writeup
     )
     assert made in (pytestconfig.rootpath / file).read_text("utf-8")
+
+
+def test_the_loss_as_logits_tells_the_accuracy(pytestconfig, writeup):
+    """4.62 less the loss, where probabilities can be near 0 and 1."""
+    root = pytestconfig.rootpath
+    made = script(root / "experiments" / "writeup_table.py").table_of_losses(writeup)
+    text = (root / "docs" / "why-softmax-scored-8-percent.md").read_text("utf-8")
+    assert made in text
+    for line in made.splitlines()[2:]:
+        name, learned, accuracy = (cell.strip() for cell in line.split("|")[1:-1])
+        if name != '"sin"':
+            assert float(learned) == pytest.approx(float(accuracy), abs=0.013)
 
 
 def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):

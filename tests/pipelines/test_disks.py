@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines import evaluate, publishing, report, saved_model
+from pipelines import evaluate, judging, publishing, report, saved_model
 
 FULL = 28, "No space left on device"
 
@@ -35,7 +35,7 @@ def test_a_comparison_below_a_file_is_not_there(tmp_path, capsys):
 
 def test_probabilities_that_find_no_room_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", fails)
-    answer = evaluate.Answer(np.ones((1, 1)), np.zeros((1, 1)))
+    answer = judging.Answer(np.ones((1, 1)), np.zeros((1, 1)))
     with pytest.raises(OSError, match=FULL[1]) as caught:
         evaluate.save(tmp_path, "run", answer, np.zeros(1))
     assert caught.value.filename == str(tmp_path / "run.npz")

@@ -216,7 +216,7 @@ def without(name):
 
 def of_another(folder):
     with np.load(folder / "confusion.npz") as matrices:
-        other = {name: matrices[name][..., ::-1] for name in matrices.files}
+        other = {name: matrices[name] * np.eye(3, dtype="u1") for name in matrices}
     np.savez_compressed(folder / "confusion.npz", **other)
 
 
@@ -686,6 +686,23 @@ def test_configurations_are_compared_over_seeds(compared):
     assert "No contrasts were declared" not in section.note
     section = tables.contrasts(dataclasses.replace(table, contrasts=chosen))
     assert "No contrasts were declared" in section.note
+
+
+def test_an_ensemble_answers_with_the_mean_of_the_probabilities(compared):
+    results, out = compared
+    (table,) = results.comparison.tables
+    (group,) = (group for group in table.groups if not group.samples)
+    answers = [np.load(out.parent / "probabilities" / f"{n}.npz") for n in group.runs]
+    labels = answers[0]["labels"]
+    mean = np.mean([answer["probabilities"] for answer in answers], axis=0)
+    assert group.ensemble is not None
+    found = group.ensemble.metrics
+    assert found["accuracy"] == np.mean(mean.argmax(axis=1) == labels)
+    assert found["nll"] == pytest.approx(
+        sklearn.metrics.log_loss(labels, mean, labels=range(3)), rel=1e-5
+    )
+    for name in ("comparison.md", "comparison.html"):
+        assert "ensemble" in (out / name).read_text("utf-8")
 
 
 def test_one_seed_is_compared_with_nothing(compared):
