@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
+from collections import Counter
 
 from pipelines.comparison import Comparison, Group, Row, Table
 from pipelines.metrics import percent
@@ -23,7 +24,7 @@ def heading(table: Table) -> str:
 
 
 def findings(table: Table) -> str:
-    """What came out, in two sentences."""
+    """What came out, in two or three sentences."""
     rows = [rows for rows in table.configurations() if not rows[0].samples]
 
     def words(members: list[Row]) -> str:
@@ -43,7 +44,14 @@ def findings(table: Table) -> str:
             f"Of {len(rows)} configurations, the most accurate on {count} of "
             f"{heading(table)} is {words(rows[0])}; the least is {words(rows[-1])}."
         )
-    return f"{first} {_spread_of_seeds([g for g in table.groups if not g.samples])}"
+    spread = _spread_of_seeds([g for g in table.groups if not g.samples])
+    return " ".join(filter(None, (first, spread, _verdicts(table))))
+
+
+def _verdicts(table: Table) -> str:
+    counts = Counter(found.verdict for found in table.contrasts)
+    told = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
+    return f"Pairs compared over seeds: {', '.join(told)}." if told else ""
 
 
 def on_contrasts(table: Table) -> str:

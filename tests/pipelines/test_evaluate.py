@@ -33,6 +33,7 @@ from pipelines import (
     tables,
     titles,
     train,
+    wording,
 )
 from pipelines.config import Annealing, Config
 
@@ -684,6 +685,8 @@ def test_configurations_are_compared_over_seeds(compared):
     assert section.body[0][-1].text == "different"
     assert "less than 5 points" in section.note
     assert "No contrasts were declared" not in section.note
+    words = wording.findings(dataclasses.replace(table, contrasts=found))
+    assert words.endswith("over seeds: 1 different, 1 equivalent.")
     section = tables.contrasts(dataclasses.replace(table, contrasts=chosen))
     assert "No contrasts were declared" in section.note
 
