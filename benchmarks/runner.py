@@ -15,8 +15,9 @@ from typing import Any
 import jsonargparse
 import matplotlib.figure
 
-from pipelines import config, draw_png, publishing
+from pipelines import draw_png, publishing
 from pipelines.commands import command as ending
+from pipelines.options import parse
 from pipelines.provenance import provenance
 from pipelines.run import all_cores
 
@@ -40,7 +41,7 @@ def command(
     @ending
     def main(argv: Sequence[str] | None = None) -> int:
         options = parser(name, measured)
-        given = config.parse(options, argv)
+        given = parse(options, argv)
         result = begun(options, given)
         folder = given.pop("out")
         result |= measured(**given.as_dict())

@@ -21,7 +21,8 @@ import numpy as np
 
 from pipelines import batching, datasets, draw_png, train
 from pipelines.commands import command
-from pipelines.config import Config, parse
+from pipelines.config import Config
+from pipelines.options import parse
 from pipelines.provenance import provenance
 from pipelines.typed_json import write_text
 

@@ -43,8 +43,9 @@ from pipelines.comparison import (
     Trained,
     keep,
 )
-from pipelines.config import Config, parse
+from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.options import parse
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run
 

@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from pipelines import datasets, plain_yaml
 from pipelines.between_runs import MARGIN
-from pipelines.config import Config, config_of, parse, parser
+from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
+from pipelines.options import config_of, parse, parser
 
 MAX_RUNS = 10_000
 SEED = {"seed": 0}  # of a configuration, which has several

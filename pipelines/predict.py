@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from pipelines import saved_model
 from pipelines.commands import command
-from pipelines.config import parse
 from pipelines.errors import InputError, brief
+from pipelines.options import parse
 from pipelines.pixels import read_image
 
 TOP = 5

@@ -17,8 +17,8 @@ import jsonargparse
 from pipelines import draw_png, metrics, page, plots, publishing, wording
 from pipelines.commands import command
 from pipelines.comparison import DAMAGE, Results, Row, Table, read
-from pipelines.config import parse
 from pipelines.errors import InputError
+from pipelines.options import parse
 from pipelines.tables import Cell, sections
 
 

@@ -22,9 +22,10 @@ import jsonargparse
 
 from pipelines import evaluate, publishing, run_folder
 from pipelines.commands import command
-from pipelines.config import Config, parse
+from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.experiment import read
+from pipelines.options import parse
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
 

@@ -30,15 +30,10 @@ from pipelines import (
 )
 from pipelines.classes_predicted import ClassesPredicted
 from pipelines.commands import command
-from pipelines.config import (
-    Annealing,
-    Config,
-    config_of,
-    parse,
-    parser,
-)
+from pipelines.config import Annealing, Config
 from pipelines.errors import InputError, one_line
 from pipelines.metrics import classification
+from pipelines.options import config_of, parse, parser
 from pipelines.progress import Progress, last_loss, trim
 from pipelines.provenance import provenance
 

@@ -34,14 +34,10 @@ from pipelines import (
     trials,
 )
 from pipelines.commands import command
-from pipelines.config import (
-    Config,
-    config_of,
-    parse,
-    parser,
-)
+from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
+from pipelines.options import config_of, parse, parser
 from pipelines.search import Search, config_of_trial, oracle_of
 from pipelines.typed_json import write_text
 

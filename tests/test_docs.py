@@ -12,7 +12,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 from benchmarks import runner
 from pipelines import datasets, evaluate, report, run, saved_model, train, tune
 from pipelines.comparison import read
-from pipelines.config import parse
+from pipelines.options import parse
 
 
 def script(path):

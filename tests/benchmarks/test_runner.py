@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import runner
-from pipelines.config import parse
+from pipelines.options import parse
 
 RESULTS = Path(__file__).parents[2] / "results" / "benchmarks"
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import titles
-from pipelines.config import Annealing, Config, config_of, parse, parser
+from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
+from pipelines.options import config_of, parse, parser
 
 PARSER = parser("train", "...")
 
