@@ -24,6 +24,7 @@ CURVES = {
     "val_loss": "validation loss",
     "accuracy": "training accuracy",
     "loss": "training loss",
+    "val_classes_predicted": "classes predicted for validation images",
     "temperature": "temperature",
 }
 BY_TEMPERATURE = {

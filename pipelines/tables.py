@@ -224,7 +224,7 @@ def contrasts(table: Table) -> Section:
     for found in table.contrasts:
         words = found.verdict
         if words == "equivalent":
-            words += f" within {100 * found.margin:g} points"
+            words += f" within {wording.points(found.margin)}"
         if found.interval is None:
             words += " (one seed)"
         body.append(

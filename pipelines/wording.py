@@ -54,6 +54,12 @@ def _verdicts(table: Table) -> str:
     return f"Pairs compared over seeds: {', '.join(told)}." if told else ""
 
 
+def points(share: float) -> str:
+    """A share of images in points, such as `2 points`."""
+    number = f"{100 * share:g}"
+    return f"{number} point" + "s" * (number != "1")
+
+
 def on_contrasts(table: Table) -> str:
     """How to read the contrasts."""
     found = table.contrasts
@@ -64,7 +70,7 @@ def on_contrasts(table: Table) -> str:
         "over seeds and test images (t-test of Welch; images within their classes). "
         "'Could be seen' is the smallest true difference that so many seeds find in "
         "80 % of cases; no smaller one is called a difference. 'Equivalent' means "
-        f"surely less than {100 * found[0].margin:g} points (TOST). Tests are at 5 %, "
+        f"surely less than {points(found[0].margin)} (TOST). Tests are at 5 %, "
         f"that of a difference corrected (Holm) for {len(found)} contrasts."
     )
     if found[0].declared:
