@@ -30,6 +30,7 @@ WAYS_OUT = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 OUTPUT = "standard output"
+GRACE = 3  # seconds in which an interrupted command tidies up
 LOST = 1  # something failed on the way
 REFUSED = 2  # what was asked for cannot be done
 INTERRUPTED = 128 + signal.SIGINT
@@ -41,11 +42,29 @@ def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> NoReturn:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        interrupted = False
+
+        def interrupt(*_):
+            nonlocal interrupted
+            interrupted = True
+            sys.unraisablehook = lambda _: None  # objects that are torn down midway
+            # What runs may catch the exception, as C code does that calls Python.
+            signal.signal(signal.SIGALRM, lambda *_: os._exit(INTERRUPTED))
+            signal.alarm(GRACE)
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, interrupt)
+        status = INTERRUPTED
         try:
             status = _run(main, argv)
         except KeyboardInterrupt:
+            pass
+        except Exception:  # an interrupt may come out of TensorFlow as another error
+            if not interrupted:
+                raise
+        if interrupted:
             status = INTERRUPTED
+            signal.alarm(0)
         # What is left is Python's own tidying up, which would answer in a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.exit(status)

@@ -129,6 +129,52 @@ def test_streams_that_cannot_be_written():
     assert r"error: caf\xe9: No such file" in results["ascii"][2]
 
 
+INTERRUPTED = """
+import os, signal, time
+from pipelines import commands
+
+commands.GRACE = 1
+
+class Torn:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+@commands.command
+def main(argv):
+    if argv == ["dies"]:
+        Torn()  # whose interrupt Python ignores, with a traceback
+        time.sleep(60)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        if argv == ["hides"]:
+            time.sleep(60)
+        if argv == ["changes"]:
+            raise SystemError("bad argument to internal function")
+        if argv == ["tells"]:
+            raise OSError(28, "No space left on device", "a file")
+        raise
+
+main([{argv!r}])
+"""
+
+
+@pytest.mark.parametrize("argv", ["raises", "dies", "hides", "changes", "tells"])
+def test_an_interrupt_ends_a_command_whatever_becomes_of_it(argv):
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(argv=argv)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ended.returncode == 130
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == (argv == "tells")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.5])
 def test_ctrl_c_while_a_command_starts_is_silent(seconds):
