@@ -18,14 +18,17 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+if sys.stderr is None:  # it is closed: the next file opened would take its place
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _import_tensorflow() -> None:
     """Imports TensorFlow without the lines that its C++ code greets with.
 
     They come before TensorFlow reads any setting of its log level, and would bury the
     one line that a command has to say. They are shown if the import fails.
     """
-    if sys.stderr is None:  # it is closed: the next file opened would take its place
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as greeting:
         os.dup2(greeting.fileno(), 2)

@@ -73,8 +73,6 @@ def command(main: Callable[[Sequence[str] | None], int | None]) -> Callable:
 
 
 def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     if sys.stdout is None:
         return _say(f"{OUTPUT} is closed; give it a file or /dev/null", LOST)
     for stream in (sys.stdout, sys.stderr):
