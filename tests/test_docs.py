@@ -132,6 +132,43 @@ def test_the_loss_as_logits_tells_the_accuracy(pytestconfig, writeup):
             assert float(learned) == pytest.approx(float(accuracy), abs=0.013)
 
 
+def test_the_document_shows_the_mechanism(pytestconfig):
+    """Its tables, and what it says of them."""
+    root = pytestconfig.rootpath
+    made = script(root / "experiments" / "mechanism.py")
+    (table,) = read(made.RESULTS).comparison.tables
+    text = (root / "docs" / "why-softmax-scored-8-percent.md").read_text("utf-8")
+    assert made.table_of_runs(table) in text
+    assert made.table_of_contrasts(table) in text
+
+    def of(loss, optimizer="sgd"):
+        runs = made.members(table, loss, optimizer)
+        return (
+            100 * np.mean(made.accuracies(table, runs)),
+            np.mean(made.last(runs, "val_classes_predicted")),
+        )
+
+    accuracy, classes = of(made.AS_LOGITS)
+    assert accuracy < 15
+    assert classes < 25
+    assert all(of(loss)[1] > 95 for loss in (made.RECOVERS, made.KEEPS))
+    assert all(of(loss)[0] > 40 for loss in (made.RECOVERS, made.KEEPS))
+    doses = [of(loss)[0] for loss in (made.MATCHED, *made.DOSES)]
+    assert doses[1] > doses[2] > doses[3] > doses[4]
+    for optimizer in ("adam", "muon"):
+        assert of(made.AS_LOGITS, optimizer)[0] < of(made.MATCHED, optimizer)[0] - 10
+        assert 20 < of(made.AS_LOGITS, optimizer)[1] < 50
+    least, most = made.bound(100)
+    assert (least, most) == pytest.approx((4.615, 4.622), abs=1e-3)
+    for trained in made.members(table, made.AS_LOGITS):
+        learned = most - trained.history["loss"][-1]
+        assert learned == pytest.approx(trained.history["accuracy"][-1], abs=0.01)
+    axes = made.draw(table).axes
+    assert len(axes) == 2
+    names = [words.get_text() for words in axes[1].get_legend().get_texts()]
+    assert names == list(made.WORDS.values())
+
+
 def test_the_plot_of_heads_shows_few_rows(pytestconfig, writeup):
     made = script(pytestconfig.rootpath / "experiments" / "writeup_table.py")
     (axes,) = made.plot(writeup).axes
