@@ -22,6 +22,9 @@ from pipelines.options import parse
 from pipelines.tables import Cell, sections
 
 
+SHOWN_CURVES = ("val_accuracy", "val_classes_predicted")  # in Markdown
+
+
 def write(results: Results, folder: Path):
     """Writes what is made of a comparison into a folder without it."""
     tables = results.comparison.tables
@@ -146,7 +149,7 @@ def markdown(results: Results) -> str:
             lines += [note, ""]
         logged = plots.logged(table.runs[row.run] for row in rows)
         names = ["test_accuracy", "reliability"]
-        names += [name for name in ("val_accuracy", "val_loss") if name in logged]
+        names += [name for name in SHOWN_CURVES if name in logged]
         names += ["temperature"] * bool(plots.temperatures(table))
         for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
