@@ -21,7 +21,6 @@ from pipelines.errors import InputError
 from pipelines.options import parse
 from pipelines.tables import Cell, sections
 
-
 SHOWN_CURVES = ("val_accuracy", "val_classes_predicted")  # in Markdown
 
 

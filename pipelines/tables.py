@@ -210,10 +210,9 @@ def _seeds(table: Table) -> Section:
         if group.ensemble:
             together = (of_ensemble(group, column) for column in shown)
             body.append([word(f"{group.title}, ensemble"), seeds, *together])
-    note = (
-        "Mean ± standard deviation of runs that differ by their seed alone. Their "
-        "ensemble answers with the mean of their probabilities."
-    )
+    note = "Mean ± standard deviation of runs that differ by their seed alone."
+    if any(group.ensemble for group in table.groups):
+        note += " Their ensemble answers with the mean of their probabilities."
     head = ["run", "seeds", *(column.heading for column in shown)]
     return Section("Over seeds", note, head, body)
 

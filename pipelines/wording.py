@@ -99,19 +99,15 @@ def _spread_of_seeds(groups: list[Group]) -> str:
 def explanation(table: Table) -> str:
     """How to read the numbers."""
     dataset = table.dataset
+    # Comparisons of before have no floors, and resampled over all the images.
+    whole = all(row.as_is.floors for row in table.rows)
+    within, errors = (WITHIN, ON_ERRORS) if whole else ("", ON_ECE)
     return (
         f"On {dataset.test:,} test images (SHA-256 of the data set "
         f"{dataset.checksum[:12]}). In brackets 95 % intervals, by bootstrap over "
-        "the test images within their classes: they tell nothing of the spread between "
-        "seeds. Precision, recall and F1 are macro-averaged. ECE has 15 bins (of equal "
-        "width or of equal mass), smooth ECE none. They have no interval, because "
-        "resampling inflates them; beside them stands what they stay below in 95 % of "
-        "cases if the probabilities are calibrated. AURC is the mean share of errors "
-        "among the most confident images, over all shares of images. The sets hold "
-        "the true class in at least 90 % of cases (split conformal, with the "
-        "temperature from one half of the validation images and the threshold from "
-        "the other). 'Scaled' is after temperature scaling, at the "
-        "temperature that fits the "
+        f"the test images{within}: they tell nothing of the spread between seeds. "
+        f"Precision, recall and F1 are macro-averaged. {errors} 'Scaled' is after "
+        "temperature scaling, at the temperature that fits the "
         f"{dataset.validation:,} validation images best. '16 samples' "
         "averages the probabilities of 16 noisy draws."
         + (
@@ -120,3 +116,16 @@ def explanation(table: Table) -> str:
             else ""
         )
     )
+
+
+WITHIN = " within their classes"
+ON_ECE = "ECE has 15 bins, and no interval because resampling inflates it."
+ON_ERRORS = (
+    "ECE has 15 bins (of equal width or of equal mass), smooth ECE none. They have no "
+    "interval, because resampling inflates them; beside them stands what they stay "
+    "below in 95 % of cases if the probabilities are calibrated. AURC is the mean "
+    "share of errors among the most confident images, over all shares of images. The "
+    "sets hold the true class in at least 90 % of cases (split conformal, with the "
+    "temperature from one half of the validation images and the threshold from the "
+    "other)."
+)
