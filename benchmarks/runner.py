@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ import matplotlib.figure
 
 from pipelines import draw_png, publishing
 from pipelines.commands import command as ending
+from pipelines.markdown import table as table
 from pipelines.options import parse
 from pipelines.provenance import provenance
 from pipelines.run import all_cores
@@ -127,27 +128,6 @@ def markdown(result: dict, page: Sequence[str]) -> str:
         f"the first measurement {machine['load_before']}."
     )
     return "\n\n".join([title, f"{source} {conditions}", *paragraphs]) + "\n"
-
-
-def table(
-    rows: Iterable[Mapping[str, object]], *words: str, names: Sequence[str] = ()
-) -> str:
-    """A table in Markdown.
-
-    Args:
-        rows: Of each, the cells by column.
-        *words: The columns of words, set to the left, if not the first column alone;
-            numbers are set to the right.
-        names: What the columns are called, if not by their keys.
-    """
-    rows = list(rows)
-    keys = list(rows[0])
-    rule = "|".join("---" if key in (words or keys[:1]) else "---:" for key in keys)
-    header, *cells = (
-        f"| {' | '.join(map(str, line))} |"
-        for line in [names or keys, *(row.values() for row in rows)]
-    )
-    return "\n".join([header.replace("|  |", "| |"), f"|{rule}|", *cells])
 
 
 def times_by_classes(rows: Iterable[dict], key: str, ratio: str) -> list[dict]:

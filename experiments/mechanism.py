@@ -18,7 +18,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipelines import draw_png
+from pipelines import draw_png, markdown, tables
 from pipelines.comparison import Table, Trained, read
 from pipelines.plots import COLOURS
 
@@ -67,42 +67,38 @@ def mean(values: Sequence[float], words: str, factor: float = 1) -> str:
 
 def table_of_runs(table: Table) -> str:
     """Accuracy, classes predicted and the end of the training loss, by loss."""
-    lines = [
-        "| loss | optimiser | seeds | accuracy, % | classes predicted | last loss |",
-        "|---|---|---:|---:|---:|---:|",
-    ]
     kinds = [(loss, "sgd") for loss in (MATCHED, *DOSES, AS_LOGITS, RECOVERS, KEEPS)]
     kinds += [(loss, o) for o in ("adam", "muon") for loss in (MATCHED, AS_LOGITS)]
-    for loss, optimizer in kinds:
-        if runs := members(table, loss, optimizer):
-            cells = [
-                loss.replace("_", " "),
-                SHORT[optimizer],
-                str(len(runs)),
-                mean(accuracies(table, runs), ".2f", 100),
-                mean(last(runs, "val_classes_predicted"), ".0f"),
-                mean(last(runs, "loss"), ".3f"),
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        {
+            "loss": loss.replace("_", " "),
+            "optimiser": SHORT[optimizer],
+            "seeds": len(runs),
+            "accuracy, %": mean(accuracies(table, runs), ".2f", 100),
+            "classes predicted": mean(last(runs, "val_classes_predicted"), ".0f"),
+            "last loss": mean(last(runs, "loss"), ".3f"),
+        }
+        for loss, optimizer in kinds
+        if (runs := members(table, loss, optimizer))
+    ]
+    return markdown.table(rows, "loss", "optimiser")
 
 
 def table_of_contrasts(table: Table) -> str:
     """The differences that the experiment declares."""
-    lines = [
-        "| first | second | difference, points | could be seen | verdict |",
-        "|---|---|---:|---:|---|",
-    ]
+    rows = []
     for found in table.contrasts:
-        difference, visible = f"{100 * found.difference:+.2f}", ""
-        if found.interval:
-            low, high = (f"{100 * bound:+.2f}" for bound in found.interval)
-            difference += f" ({low} to {high})"
-        if found.visible is not None:
-            visible = f"{100 * found.visible:.2f}"
-        cells = [found.a, found.b, difference, visible, found.verdict]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cell = tables.of_difference(found)
+        rows.append(
+            {
+                "first": found.a,
+                "second": found.b,
+                "difference, points": cell.text + f" ({cell.note})" * bool(cell.note),
+                "could be seen": tables.in_points(found.visible).text,
+                "verdict": found.verdict,
+            }
+        )
+    return markdown.table(rows, "first", "second", "verdict")
 
 
 def bound(classes: int) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import matplotlib.figure
 
+from pipelines import markdown
 from pipelines.comparison import Comparison, Row, Trained, read
 from pipelines.draw_png import save
 from pipelines.metrics import percent
@@ -82,19 +83,20 @@ def table(comparison: Comparison) -> str:
 
 def table_of_losses(comparison: Comparison) -> str:
     """What the last training loss as logits says of the training accuracy."""
-    lines = [
-        "| head | log(e + N - 1) less the training loss | training accuracy |",
-        "|---|---:|---:|",
-    ]
     sizes = {n: len(t.class_names) for t in comparison.tables for n in t.runs}
+    rows = []
     for run, row, _ in rows_of(comparison):
         if run.config.loss == "as_logits" and not run.config.head.startswith("log_"):
             most = math.log(math.e + sizes[row.run] - 1)
             learned = most - run.history["loss"][-1]
-            name = (run.reported or {})["row"].replace(" (sic)", "")
-            accuracy = run.history["accuracy"][-1]
-            lines.append(f"| {name} | {learned:.4f} | {accuracy:.4f} |")
-    return "\n".join(lines)
+            rows.append(
+                {
+                    "head": (run.reported or {})["row"].replace(" (sic)", ""),
+                    "log(e + N - 1) less the training loss": f"{learned:.4f}",
+                    "training accuracy": f"{run.history['accuracy'][-1]:.4f}",
+                }
+            )
+    return markdown.table(rows)
 
 
 def plot(comparison: Comparison) -> matplotlib.figure.Figure:

@@ -12,6 +12,7 @@ import shlex
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -142,7 +143,8 @@ def compare(
     headings = titles.headings(members)
     histories = [run_folder.read_history(run.path) for run in members]
     rows, sums = [], {}
-    unseeded = [dataclasses.replace(run.config, seed=0) for run in members]
+    unseeded = {run.name: dataclasses.replace(run.config, seed=0) for run in members}
+    several = {c for c, n in Counter(unseeded.values()).items() if n > 1}
     for number, (run, heading) in enumerate(zip(members, headings, strict=True), 1):
         started = time.monotonic()
         serve, class_names = saved_model.load(run.path)
@@ -174,8 +176,8 @@ def compare(
                 )
             )
             measured.outcomes[name] = facts
-            config = unseeded[number - 1]
-            if unseeded.count(config) > 1:  # they may be large
+            config = unseeded[run.name]
+            if config in several:  # probabilities may be large
                 total = sums.get((config, samples), 0)
                 sums[config, samples] = total + answer.probabilities
             measured.confusions[name] = metrics.confusion(
@@ -220,10 +222,13 @@ def compare(
             {m.name: metrics.right(measured.outcomes[m.name]) for m in members}
         ),
         groups=[
-            dataclasses.replace(group, ensemble=judging.ensemble(total, dataset))
-            for group, total in zip(
-                between_runs.over_seeds(members, rows), sums.values(), strict=True
+            dataclasses.replace(
+                group,
+                ensemble=judging.ensemble(
+                    sums[unseeded[group.runs[0]], group.samples], dataset
+                ),
             )
+            for group in between_runs.over_seeds(members, rows)
         ],
     )
 

@@ -6,8 +6,8 @@ option of a run says wins over the defaults. `reported`, beside the options of a
 holds figures from elsewhere that the comparison shows beside ours.
 
 `contrasts` lists pairs of configurations to compare over their seeds, each as options
-that it alone has. `margin` is the difference of accuracy,
-in points, that is too small to matter.
+that it alone has. `margin` is the difference of accuracy, in points, that is too small
+to matter.
 """
 
 from __future__ import annotations

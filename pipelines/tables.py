@@ -94,7 +94,13 @@ def number(value: float | None, words: str) -> Cell:
     return Cell("", -1) if value is None else Cell(format(value, words), value)
 
 
-def likelihood(p: float) -> Cell:
+def in_points(share: float | None) -> Cell:
+    return number(None if share is None else 100 * share, ".2f")
+
+
+def likelihood(p: float | None) -> Cell:
+    if p is None:
+        return number(None, "")
     return Cell(f"{p:.3g}" if p else "below 1e-300", p)
 
 
@@ -232,11 +238,9 @@ def contrasts(table: Table) -> Section:
                 word(found.b),
                 word(f"{found.seeds_a} and {found.seeds_b}"),
                 of_difference(found),
-                number(found.visible and 100 * found.visible, ".2f"),
-                Cell("", -1) if found.p_holm is None else likelihood(found.p_holm),
-                Cell("", -1)
-                if found.p_equivalent is None
-                else likelihood(found.p_equivalent),
+                in_points(found.visible),
+                likelihood(found.p_holm),
+                likelihood(found.p_equivalent),
                 word(words),
             ]
         )

@@ -9,6 +9,18 @@ from collections import Counter
 from pipelines.comparison import Comparison, Group, Row, Table
 from pipelines.metrics import percent
 
+WITHIN = " within their classes"
+ON_ECE = "ECE has 15 bins, and no interval because resampling inflates it."
+ON_ERRORS = (
+    "ECE has 15 bins (of equal width or of equal mass), smooth ECE none. They have no "
+    "interval, because resampling inflates them; beside them stands what they stay "
+    "below in 95 % of cases if the probabilities are calibrated. AURC is the mean "
+    "share of errors among the most confident images, over all shares of images. The "
+    "sets hold the true class in at least 90 % of cases (split conformal, with the "
+    "temperature from one half of the validation images and the threshold from the "
+    "other)."
+)
+
 
 def made_with(comparison: Comparison) -> str:
     """Commit, versions and machine."""
@@ -116,16 +128,3 @@ def explanation(table: Table) -> str:
             else ""
         )
     )
-
-
-WITHIN = " within their classes"
-ON_ECE = "ECE has 15 bins, and no interval because resampling inflates it."
-ON_ERRORS = (
-    "ECE has 15 bins (of equal width or of equal mass), smooth ECE none. They have no "
-    "interval, because resampling inflates them; beside them stands what they stay "
-    "below in 95 % of cases if the probabilities are calibrated. AURC is the mean "
-    "share of errors among the most confident images, over all shares of images. The "
-    "sets hold the true class in at least 90 % of cases (split conformal, with the "
-    "temperature from one half of the validation images and the threshold from the "
-    "other)."
-)

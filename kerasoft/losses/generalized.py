@@ -28,8 +28,7 @@ class GeneralizedCrossentropy(Crossentropy):
 
     Args:
         q: Float above 0, at most 1.
-        reads: `"probabilities"`, `"log_probabilities"` or `"logits"`, what `y_pred`
-            is.
+        reads: See `Crossentropy`.
         label_smoothing: See `HeadLoss`.
         ignore_class: See `HeadLoss`.
         axis: See `HeadLoss`.

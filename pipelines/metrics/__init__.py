@@ -200,8 +200,8 @@ def summary(
 
 def floors(facts: Outcomes) -> dict[str, float]:
     """What calibration errors would stay below if there were none, by their names."""
-    return {
-        name: if_calibrated(facts, lambda drawn, of=metric.of: of(drawn, _NONE, None))
-        for name, metric in METRICS.items()
-        if metric.floor
-    }
+    of = {name: metric.of for name, metric in METRICS.items() if metric.floor}
+    found = if_calibrated(
+        facts, lambda drawn: [f(drawn, _NONE, None) for f in of.values()]
+    )
+    return dict(zip(of, found.tolist(), strict=True))

@@ -26,8 +26,9 @@ def area_under_risk(facts: Outcomes) -> float:
 
 def excess_area(facts: Outcomes) -> float:
     """AURC less that of confidences which put every error last."""
-    best = {**facts, "confidence": right(facts).astype("float64")}
-    return area_under_risk(facts) - area_under_risk(best)
+    answered = np.arange(1, len(facts["label"]) + 1)
+    errors = np.maximum(answered - np.sum(right(facts)), 0)
+    return area_under_risk(facts) - float((errors / answered).mean())
 
 
 def coverage_at_risk(facts: Outcomes, risk: float = RISK) -> float:
