@@ -19,7 +19,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipelines import draw_png, markdown, tables
-from pipelines.comparison import Table, Trained, read
+from pipelines.comparison import Table, Trained
+from pipelines.keeping import read
 from pipelines.plots import COLOURS
 
 RESULTS = Path(__file__).parents[1] / "results" / "mechanism"

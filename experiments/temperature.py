@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.comparison import Comparison, Row, read
+from pipelines.comparison import Comparison, Row
+from pipelines.keeping import read
 from pipelines.metrics import percent
 from pipelines.plots import name_of_temperature, temperatures
 

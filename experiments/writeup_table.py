@@ -15,8 +15,9 @@ from pathlib import Path
 import matplotlib.figure
 
 from pipelines import markdown
-from pipelines.comparison import Comparison, Row, Trained, read
+from pipelines.comparison import Comparison, Row, Trained
 from pipelines.draw_png import save
+from pipelines.keeping import read
 from pipelines.metrics import percent
 from pipelines.plots import COLOURS
 

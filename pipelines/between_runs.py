@@ -24,6 +24,7 @@ from pipelines.comparison import (
 from pipelines.config import Config
 from pipelines.run_folder import Run
 
+Members = tuple[tuple[str, ...], int]  # runs of several seeds, and their samples
 MARGIN = 0.01  # of accuracy: what is too small to matter, if it is not declared
 
 
@@ -34,6 +35,53 @@ def comparable(runs: Sequence[Run]) -> list[list[Run]]:
         dataset = run.record.dataset
         groups[dataset.name, run.config.label, dataset.checksum].append(run)
     return list(groups.values())
+
+
+def assemble(
+    table: Table,
+    outcomes: Mapping[str, metrics.Outcomes],
+    ensembles: Mapping[Members, Judgement],
+    declared: Sequence[tuple[Config, Config]],
+    margin: float,
+) -> Table:
+    """Fills in what is said of several runs: titles, tests, means over seeds.
+
+    Args:
+        table: Has the runs and their rows.
+        outcomes: By the ids of the rows, what became of each image.
+        ensembles: By their members, the metrics of ensembles.
+        declared: See `against_each_other`.
+        margin: See `against_each_other`.
+    """
+    configs = {name: run.config for name, run in table.runs.items()}
+    headings = titles.headings(configs)
+    rows = [
+        dataclasses.replace(row, title=headings[row.run] + of_samples(row.samples))
+        for row in table.rows
+    ]
+    titled = dataclasses.replace(
+        table,
+        runs={
+            name: dataclasses.replace(run, title=headings[name])
+            for name, run in table.runs.items()
+        },
+        rows=rows,
+        pairs=pairs(
+            {
+                row.run: metrics.right(outcomes[row.id])
+                for row in rows
+                if not row.samples
+            }
+        ),
+        groups=over_seeds(configs, rows, ensembles),
+    )
+    contrasts = against_each_other(titled, outcomes, declared, margin)
+    return dataclasses.replace(titled, contrasts=contrasts)
+
+
+def of_samples(samples: int) -> str:
+    """What a title says of averaged draws."""
+    return f", {samples} samples" if samples else ""
 
 
 def pairs(right: Mapping[str, np.ndarray]) -> list[Pair]:
@@ -76,6 +124,7 @@ def against_each_other(
         [row for row in table.rows if not row.samples],
         {name: run.config for name, run in table.runs.items()},
     )
+    runs = {c: [row.run for row in group] for (c, _), group in groups.items()}
     rights = {
         config: np.stack([metrics.right(outcomes[row.id]) for row in group])
         for (config, _), group in groups.items()
@@ -95,8 +144,8 @@ def against_each_other(
         contrast = Contrast(
             a=titled[a],
             b=titled[b],
-            seeds_a=len(rights[a]),
-            seeds_b=len(rights[b]),
+            runs_a=runs[a],
+            runs_b=runs[b],
             margin=margin,
             declared=bool(declared),
             difference=float(rights[a].mean() - rights[b].mean()),
@@ -116,23 +165,30 @@ def against_each_other(
     return found
 
 
-def over_seeds(members: Sequence[Run], rows: Sequence[Row]) -> list[Group]:
+def over_seeds(
+    configs: Mapping[str, Config],
+    rows: Sequence[Row],
+    ensembles: Mapping[Members, Judgement],
+) -> list[Group]:
     """Mean and standard deviation of the runs that differ by their seed alone."""
-    unseeded = [dataclasses.replace(run.config, seed=0) for run in members]
+    unseeded = [dataclasses.replace(config, seed=0) for config in configs.values()]
     titled = dict(zip(unseeded, titles.titles(unseeded), strict=True))
-    groups = by_configuration(rows, {run.name: run.config for run in members})
-    return [
-        Group(
-            title=titled[config] + f", {samples} samples" * bool(samples),
-            samples=samples,
-            scores=group[0].scores,
-            runs=[row.run for row in group],
-            as_is=spreads([row.as_is for row in group]),
-            scaled=spreads([row.scaled for row in group]),
-        )
-        for (config, samples), group in groups.items()
-        if len(group) > 1
-    ]
+    groups = []
+    for (config, samples), group in by_configuration(rows, configs).items():
+        if len(group) > 1:
+            runs = [row.run for row in group]
+            groups.append(
+                Group(
+                    title=titled[config] + of_samples(samples),
+                    samples=samples,
+                    scores=group[0].scores,
+                    runs=runs,
+                    as_is=spreads([row.as_is for row in group]),
+                    scaled=spreads([row.scaled for row in group]),
+                    ensemble=ensembles.get((tuple(runs), samples)),
+                )
+            )
+    return groups
 
 
 def spreads(judgements: Sequence[Judgement]) -> dict[str, Spread]:

@@ -1,32 +1,20 @@
-"""What a comparison of runs came to, as data: kept on disk, and read again.
-
-Kept are `comparison.json`, the same for the same runs, `timings.json`, which is not,
-`confusion.npz`, and `outcomes/`, what became of each image.
-"""
+"""What a comparison of runs came to, as data. `keeping` writes and reads it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines import typed_json
 from pipelines.config import Config
-from pipelines.errors import InputError
 from pipelines.metrics import Outcomes
 from pipelines.run_folder import Device
 from pipelines.typed_json import record
 
-FORMAT = 2  # of what is kept
-DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-          zipfile.BadZipFile, zlib.error)  # fmt: skip
+FORMAT = 3  # of what is kept on disk
 
 
 @record
@@ -142,8 +130,8 @@ class Contrast:
     Attributes:
         a: The title of the first.
         b: The title of the second.
-        seeds_a: How many runs the first has.
-        seeds_b: How many runs the second has.
+        runs_a: The runs of the first, one a seed.
+        runs_b: Those of the second.
         margin: The difference that is too small to matter.
         declared: Whether the experiment declares it. If not, the most accurate of all
             is the second, which is then better by chance too.
@@ -158,8 +146,8 @@ class Contrast:
 
     a: str
     b: str
-    seeds_a: int
-    seeds_b: int
+    runs_a: list[str]
+    runs_b: list[str]
     margin: float
     declared: bool
     difference: float
@@ -192,6 +180,43 @@ class Trained:
 
 
 @record
+class Shifted:
+    """A row's answers to test images that a corruption changed.
+
+    Attributes:
+        row: The id of the row.
+        corruption: One of `corruptions.CORRUPTIONS`.
+        metrics: By the names of metrics, a number for each severity.
+    """
+
+    row: str
+    corruption: str
+    metrics: dict[str, list[float]]
+
+
+@record
+class Unfamiliar:
+    """How well a score of a row tells test images from those of another data set.
+
+    Attributes:
+        row: The id of the row.
+        dataset: The other data set.
+        images: How many of its images there were.
+        score: `maximum probability` or `energy`.
+        auroc: The probability that a test image has the higher score of the two.
+        fpr95: The share of the other images above a threshold that 95 % of the test
+            images are above.
+    """
+
+    row: str
+    dataset: str
+    images: int
+    score: str
+    auroc: float
+    fpr95: float
+
+
+@record
 class Tested:
     """The data that the runs of a table share."""
 
@@ -212,8 +237,10 @@ class Table:
     superclass_names: list[str] | None
     runs: dict[str, Trained]
     rows: list[Row]
-    pairs: list[Pair]
-    groups: list[Group]
+    shifted: list[Shifted] = dataclasses.field(default_factory=list)
+    unfamiliar: list[Unfamiliar] = dataclasses.field(default_factory=list)
+    pairs: list[Pair] = dataclasses.field(default_factory=list)
+    groups: list[Group] = dataclasses.field(default_factory=list)
     contrasts: list[Contrast] = dataclasses.field(default_factory=list)
 
     def configurations(self) -> list[list[Row]]:
@@ -244,14 +271,25 @@ def by_configuration(
 
 
 @record
-class Comparison:
-    """Runs beside each other, a table for each set of test images."""
+class Made:
+    """How rows were made: the command, the code and the machine."""
 
-    format: int
     command: str
     commit: str | None
     device: Device
     versions: dict[str, str]
+
+
+@record
+class Comparison:
+    """Runs beside each other, a table for each set of test images.
+
+    Attributes:
+        made: How; several if it was merged from parts.
+    """
+
+    format: int
+    made: list[Made]
     tables: list[Table]
 
 
@@ -278,89 +316,11 @@ class Results(NamedTuple):
         comparison: The numbers.
         timings: Of the runs that were timed, by name.
         confusions: Confusion matrices by the ids of the rows.
-        outcomes: What became of each image, by the ids of the rows; none if read again.
+        outcomes: What became of each image, by the ids of the rows; none if `read`
+            left them out.
     """
 
     comparison: Comparison
     timings: Mapping[str, Timing]
     confusions: Mapping[str, np.ndarray]
     outcomes: Mapping[str, Outcomes]
-
-
-def keep(results: Results, folder: Path):
-    """Writes what a comparison is made of into a folder."""
-    comparison = results.comparison
-    typed_json.write(folder / "comparison.json", comparison)
-    timings = Timings(comparison.device, dict(results.timings))
-    typed_json.write(folder / "timings.json", timings)
-    matrices = {
-        f"table{number}": np.stack([results.confusions[row.id] for row in table.rows])
-        for number, table in enumerate(comparison.tables)
-    }
-    _write_arrays(folder / "confusion.npz", matrices)
-    for name, facts in results.outcomes.items():
-        _write_arrays(folder / "outcomes" / f"{name}.npz", facts)
-
-
-def read(folder: Path) -> Results:
-    """Reads what a comparison is made of, but for the outcomes.
-
-    Raises:
-        InputError: If it is not there, damaged or of another version.
-    """
-    try:
-        kept = (folder / "comparison.json").read_bytes()
-        found = json.loads(kept).get("format")
-        if found != FORMAT:
-            raise InputError(
-                f"The comparison in {folder} is of another version (its format is "
-                f"{found}, this one's {FORMAT}); `python -m pipelines.evaluate` makes "
-                "it anew from its runs."
-            )
-        comparison = typed_json.parse(Comparison, kept)
-        timings = typed_json.parse(Timings, (folder / "timings.json").read_bytes())
-        confusions = _read_confusions(folder / "confusion.npz", comparison)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(
-            f"There is no comparison in {folder} ({Path(error.filename).name} is "
-            "missing); `python -m pipelines.evaluate` makes one."
-        ) from error
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise InputError(f"The comparison in {folder} is damaged: {error}") from error
-    return Results(comparison, timings.runs, confusions, {})
-
-
-def _read_confusions(path: Path, comparison: Comparison) -> dict[str, np.ndarray]:
-    confusions = {}
-    # Opened here, for np.load leaves a damaged file open.
-    with path.open("rb") as file, np.load(file) as matrices:
-        for number, table in enumerate(comparison.tables):
-            kept = matrices[f"table{number}"].astype("int64")
-            for row, matrix in zip(table.rows, kept, strict=True):
-                if not np.isclose(np.trace(matrix) / matrix.sum(), row.accuracy):
-                    raise ValueError(f"{path.name} is of another comparison")
-                confusions[row.id] = matrix
-    return confusions
-
-
-def read_outcomes(file: Path) -> dict[str, np.ndarray]:
-    """What became of each image in a row of a table, as `metrics.outcomes` has it."""
-    with np.load(file) as kept:
-        return {
-            name: kept[name].astype("float64" if kept[name].dtype.kind == "f" else int)
-            for name in kept.files
-        }
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]):
-    """Writes arrays compressed, each in a type no larger than its numbers need."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def small(array):
-        kind = "float32" if array.dtype.kind == "f" else np.min_scalar_type(array.max())
-        return array.astype(kind)
-
-    given: Any = {name: small(array) for name, array in arrays.items()}
-    np.savez_compressed(path, **given)

@@ -12,7 +12,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -28,24 +28,26 @@ from pipelines import (
     metrics,
     publishing,
     report,
+    robustness,
     run_folder,
     saved_model,
-    titles,
 )
 from pipelines.commands import command
 from pipelines.comparison import (
     FORMAT,
     Comparison,
+    Judgement,
+    Made,
     Results,
     Row,
     Table,
     Tested,
     Timing,
     Trained,
-    keep,
 )
 from pipelines.config import Config
 from pipelines.errors import InputError
+from pipelines.keeping import keep
 from pipelines.options import parse
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run
@@ -62,6 +64,8 @@ def evaluate(
     made_by: str = "",
     contrasts: Sequence[tuple[Config, Config]] = (),
     margin: float = between_runs.MARGIN,
+    shift: bool = False,
+    ood: str | None = None,
 ) -> Results:
     """Compares runs and writes the comparison as JSON, CSV, Markdown, PNG and HTML.
 
@@ -75,6 +79,8 @@ def evaluate(
         contrasts: The configurations to compare over seeds, with seed 0; if none, those
             of several seeds with the most accurate of them.
         margin: The difference of accuracy that is too small to matter.
+        shift: Whether to judge the runs on corrupted test images too.
+        ood: A data set whose images the runs should be less sure of.
 
     Raises:
         InputError: If there are no runs, one is damaged, its data is not there, or
@@ -83,31 +89,18 @@ def evaluate(
     out = out.resolve()
     report.check_place(out)
     found = run_folder.find(paths)
+    wanted = Wanted(reported or {}, timings, probabilities, shift, ood)
     with publishing.claim(out):
-        measured = Measured({}, {}, {})
-        tables = [
-            compare(members, reported or {}, timings, probabilities, measured)
-            for members in between_runs.comparable(found)
-        ]
-        tables = [
-            dataclasses.replace(
-                table,
-                contrasts=between_runs.against_each_other(
-                    table, measured.outcomes, contrasts, margin
-                ),
+        kept = Kept({}, {}, {})
+        tables = []
+        for members in between_runs.comparable(found):
+            table, ensembles = judge_all(members, wanted, kept)
+            tables.append(
+                between_runs.assemble(
+                    table, kept.outcomes, ensembles, contrasts, margin
+                )
             )
-            for table in tables
-        ]
-        source = provenance()
-        comparison = Comparison(
-            format=FORMAT,
-            command=made_by,
-            commit=source["commit"],
-            device=run_folder.Device(**source["device"]),
-            versions=source["versions"],
-            tables=tables,
-        )
-        results = Results(comparison, *measured)
+        results = Results(Comparison(FORMAT, [made(made_by)], tables), *kept)
         new = publishing.start(out)
         keep(results, new)
         report.write(results, new)
@@ -115,7 +108,24 @@ def evaluate(
     return results
 
 
-class Measured(NamedTuple):
+def made(command: str) -> Made:
+    """How the rows are made: here and now."""
+    source = provenance()
+    device = run_folder.Device(**source["device"])
+    return Made(command, source["commit"], device, source["versions"])
+
+
+class Wanted(NamedTuple):
+    """What to make of runs, as `evaluate` has it."""
+
+    reported: Mapping[str, dict]
+    timings: bool
+    probabilities: Path | None
+    shift: bool
+    ood: str | None
+
+
+class Kept(NamedTuple):
     """What is gathered beside the tables, as `Results` has it."""
 
     timings: dict[str, Timing]
@@ -123,29 +133,32 @@ class Measured(NamedTuple):
     outcomes: dict[str, metrics.Outcomes]
 
 
-def compare(
-    members: Sequence[Run],
-    reported: Mapping[str, dict],
-    timings: bool,
-    probabilities: Path | None,
-    measured: Measured,
-) -> Table:
-    """Evaluates runs that can be compared: one table.
+def judge_all(
+    members: Sequence[Run], wanted: Wanted, kept: Kept
+) -> tuple[Table, dict[between_runs.Members, Judgement]]:
+    """Judges runs that can be compared.
 
     Noisy heads have two rows: without noise, and the mean of 16 noisy samples.
+
+    Returns:
+        The runs and their rows, still without what is said of several of them; and
+        their ensembles.
 
     Raises:
         InputError: If the data is not what the runs were trained on.
     """
     tf.config.experimental.enable_op_determinism()
     validation_of = functools.cache(lambda seed: load_data(members[0], seed).validation)
-    dataset = load_data(members[0], members[0].config.seed)
-    headings = titles.headings(members)
-    histories = [run_folder.read_history(run.path) for run in members]
-    rows, sums = [], {}
+    config = members[0].config
+    dataset = load_data(members[0], config.seed)
+    foreign = None
+    if wanted.ood:
+        foreign = robustness.others(wanted.ood, dataset, config.image_size)
+    histories = {run.name: run_folder.read_history(run.path) for run in members}
     unseeded = {run.name: dataclasses.replace(run.config, seed=0) for run in members}
-    several = {c for c, n in Counter(unseeded.values()).items() if n > 1}
-    for number, (run, heading) in enumerate(zip(members, headings, strict=True), 1):
+    counts = Counter(unseeded.values())
+    rows, shifted, unfamiliar, sums, seeds = [], [], [], {}, defaultdict(list)
+    for number, run in enumerate(members, 1):
         started = time.monotonic()
         serve, class_names = saved_model.load(run.path)
         if class_names != dataset.class_names:
@@ -166,7 +179,7 @@ def compare(
                 Row(
                     id=name,
                     run=run.name,
-                    title=heading + f", {samples} samples" * bool(samples),
+                    title="",
                     samples=samples,
                     # Of scores, probabilities are made that nothing calibrated.
                     scores=run.record.outputs == "scores",
@@ -175,28 +188,32 @@ def compare(
                     scaled=scaled,
                 )
             )
-            measured.outcomes[name] = facts
-            config = unseeded[run.name]
-            if config in several:  # probabilities may be large
-                total = sums.get((config, samples), 0)
-                sums[config, samples] = total + answer.probabilities
-            measured.confusions[name] = metrics.confusion(
+            kept.outcomes[name] = facts
+            kept.confusions[name] = metrics.confusion(
                 facts["predicted"], facts["label"], len(class_names)
             )
-            if probabilities:
-                save(probabilities, name, answer, dataset.test.labels)
-        if timings:
-            measured.timings[run.name] = speed(serve, dataset.test.images)
-        right = metrics.right(measured.outcomes[run.name])
+            key = unseeded[run.name], samples
+            if counts[key[0]] > 1:  # probabilities may be large
+                sums[key] = sums.get(key, 0) + answer.probabilities
+                seeds[key].append(run.name)
+            if wanted.probabilities:
+                save(wanted.probabilities, name, answer, dataset.test.labels)
+        if wanted.shift:
+            shifted += robustness.shifted(run, serve, dataset)
+        if foreign:
+            unfamiliar += robustness.unfamiliar(run, serve, dataset, foreign)
+        if wanted.timings:
+            kept.timings[run.name] = speed(serve, dataset.test.images)
+        right = metrics.right(kept.outcomes[run.name])
         print(
-            f"[{number}/{len(members)}] {heading}: accuracy {right.mean():.4f} "
+            f"[{number}/{len(members)}] {run.name}: accuracy {right.mean():.4f} "
             f"({time.monotonic() - started:.0f} s)",
             file=sys.stderr,
         )
-    return Table(
+    table = Table(
         dataset=Tested(
             name=dataset.name,
-            label=members[0].config.label,
+            label=config.label,
             checksum=dataset.checksum,
             test=len(dataset.test.labels),
             validation=len(dataset.validation.labels),
@@ -206,31 +223,26 @@ def compare(
         superclass_names=dataset.superclass_names,
         runs={
             run.name: Trained(
-                title=heading,
+                title="",
                 config=run.config,
                 parameters=run.record.parameters,
                 policy=run.record.policy,
                 train_seconds=run.record.training_seconds,
                 device=run.record.device,
-                history=history,
-                reported=reported.get(run.path.name),
+                history=histories[run.name],
+                reported=wanted.reported.get(run.path.name),
             )
-            for run, heading, history in zip(members, headings, histories, strict=True)
+            for run in members
         },
         rows=rows,
-        pairs=between_runs.pairs(
-            {m.name: metrics.right(measured.outcomes[m.name]) for m in members}
-        ),
-        groups=[
-            dataclasses.replace(
-                group,
-                ensemble=judging.ensemble(
-                    sums[unseeded[group.runs[0]], group.samples], dataset
-                ),
-            )
-            for group in between_runs.over_seeds(members, rows)
-        ],
+        shifted=shifted,
+        unfamiliar=unfamiliar,
     )
+    ensembles = {
+        (tuple(runs), key[1]): judging.ensemble(sums[key], dataset)
+        for key, runs in seeds.items()
+    }
+    return table, ensembles
 
 
 def load_data(run: Run, seed: int) -> datasets.Data:
@@ -294,13 +306,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=Path | None,
         help="A folder for each run's probabilities on the test images.",
     )
+    parser.add_argument(
+        "--shift",
+        action="store_true",
+        help="Judge the runs on corrupted test images too: 40 times as many.",
+    )
+    parser.add_argument(
+        "--ood",
+        type=str | None,
+        help="A data set whose images the runs should be less sure of.",
+    )
     given = parse(parser, argv)
+    asked = ["--shift"] * given.shift + ["--ood", given.ood] * bool(given.ood)
     evaluate(
         given.runs,
         given.out,
         timings=given.timings,
         probabilities=given.probabilities,
-        made_by=f"python -m pipelines.evaluate {shlex.join(map(str, given.runs))}",
+        made_by="python -m pipelines.evaluate "
+        + shlex.join([*map(str, given.runs), *asked]),
+        shift=given.shift,
+        ood=given.ood,
     )
     print(f"next: open {given.out / 'comparison.html'} in a browser")
     return 0

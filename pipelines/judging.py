@@ -63,9 +63,9 @@ def judge(
     Returns:
         Both, the temperature of the scaling, and what became of each test image.
     """
-    classes, labels = len(dataset.class_names), dataset.test.labels
+    labels = dataset.test.labels
     facts = metrics.as_kept(
-        metrics.outcomes(answer.probabilities, labels, answer.log_probabilities)
+        outcomes(answer, dataset)
         | metrics.conformal_sets(
             held_out.log_probabilities,
             validation.labels,
@@ -75,11 +75,12 @@ def judge(
     )
     temperature = metrics.fit_temperature(held_out.log_probabilities, validation.labels)
     log_scaled = metrics.tempered(answer.log_probabilities, temperature)
-    scaled = metrics.outcomes(np.exp(log_scaled), labels, log_scaled)
+    p_scaled = np.exp(log_scaled)
+    scaled = metrics.outcomes(p_scaled, labels, log_scaled)
     calibration = [name for name, m in metrics.METRICS.items() if m.calibration]
     return (
-        judged(facts, classes, dataset.superclasses),
-        judged(scaled, classes, None, calibration),
+        judged(facts, answer.probabilities, dataset.superclasses),
+        judged(scaled, p_scaled, None, calibration),
         temperature,
         facts,
     )
@@ -88,17 +89,29 @@ def judge(
 def ensemble(total: np.ndarray, dataset: datasets.Data) -> Judgement:
     """The metrics of the mean of several runs' probabilities, from their sum."""
     mean = total / total.sum(axis=1, keepdims=True)
-    facts = metrics.as_kept(metrics.outcomes(mean, dataset.test.labels))
-    return judged(facts, len(dataset.class_names), dataset.superclasses)
+    facts = metrics.as_kept(outcomes(Answer(mean, metrics.log_of(mean)), dataset))
+    return judged(facts, mean, dataset.superclasses)
+
+
+def outcomes(answer: Answer, dataset: datasets.Data) -> dict[str, np.ndarray]:
+    """What became of each test image, with its superclass if the classes have any."""
+    probabilities, log_probabilities = answer
+    facts = metrics.outcomes(probabilities, dataset.test.labels, log_probabilities)
+    if dataset.superclasses:
+        facts["superclass"] = metrics.of_superclasses(
+            probabilities, dataset.superclasses
+        )
+    return facts
 
 
 def judged(
     facts: metrics.Outcomes,
-    classes: int,
+    probabilities: np.ndarray,
     superclasses: Sequence[int] | None,
     names: Sequence[str] | None = None,
 ) -> Judgement:
     """Metrics of outcomes, with bootstrap intervals of those that have them."""
+    classes = probabilities.shape[1]
     resampled = [n for n in names or metrics.METRICS if metrics.METRICS[n].interval]
     return Judgement(
         metrics=metrics.summary(facts, classes, superclasses, names),
@@ -106,6 +119,6 @@ def judged(
             facts,
             lambda drawn: metrics.summary(drawn, classes, superclasses, resampled),
         ),
-        floors=metrics.floors(facts),
+        floors=metrics.floors(facts, probabilities),
         reliability=Bins(**metrics.reliability(facts)),
     )

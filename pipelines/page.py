@@ -77,6 +77,8 @@ def render(results: Results) -> str:
                 for s in (
                     tables.reported(table),
                     tables.contrasts(table),
+                    *tables.shifted(table),
+                    tables.unfamiliar(table),
                     tables.pairs(table),
                 )
                 if s.body
@@ -92,8 +94,7 @@ def render(results: Results) -> str:
     ]
     data = [figures(table, results) for table in comparison.tables]
     return environment.get_template("page.html").render(
-        command=comparison.command,
-        made_with=wording.made_with(comparison),
+        made=[(made.command, wording.made_with(made)) for made in comparison.made],
         tables=shown,
         colours=plots.COLOURS[:7],
         data=packed(json.dumps(data, separators=(",", ":"), ensure_ascii=False)),

@@ -1,6 +1,6 @@
 """A comparison as files: `python -m pipelines.report results/NAME` makes them again.
 
-Of what `comparison` keeps, CSV, Markdown, PNG and one self-contained page are made.
+Of what `keeping` reads, CSV, Markdown, PNG and one self-contained page are made.
 """
 
 from __future__ import annotations
@@ -14,10 +14,21 @@ from pathlib import Path
 
 import jsonargparse
 
-from pipelines import draw_png, metrics, page, plots, publishing, wording
+from pipelines import (
+    draw_png,
+    experiment,
+    merging,
+    metrics,
+    page,
+    plots,
+    publishing,
+    wording,
+)
 from pipelines.commands import command
-from pipelines.comparison import DAMAGE, Results, Row, Table, read
+from pipelines.comparison import Results, Row, Table
 from pipelines.errors import InputError
+from pipelines.experiment import Experiment
+from pipelines.keeping import DAMAGE, keep, read
 from pipelines.options import parse
 from pipelines.tables import Cell, sections
 
@@ -35,14 +46,7 @@ def write(results: Results, folder: Path):
         folder / "classes.csv", [r for t in tables for r in flat_classes(t, results)]
     )
     _write_csv(folder / "pairs.csv", [vars(p) for t in tables for p in t.pairs])
-    _write_csv(
-        folder / "contrasts.csv",
-        [
-            vars(c) | {"interval": " to ".join(map(str, c.interval or []))}
-            for t in tables
-            for c in t.contrasts
-        ],
-    )
+    _write_csv(folder / "contrasts.csv", [r for t in tables for r in flat_contrasts(t)])
     (folder / "comparison.md").write_text(markdown(results), "utf-8")
     (folder / "comparison.html").write_text(page.render(results), "utf-8")
 
@@ -114,6 +118,19 @@ def flat_classes(table: Table, results: Results) -> list[dict]:
     ]
 
 
+def flat_contrasts(table: Table) -> list[dict]:
+    """The contrasts of a table, one flat mapping each."""
+    flat = []
+    for contrast in table.contrasts:
+        cells = vars(contrast) | {
+            "runs_a": " ".join(contrast.runs_a),
+            "runs_b": " ".join(contrast.runs_b),
+        }
+        low, high = cells.pop("interval") or ("", "")
+        flat.append(cells | {"low": low, "high": high})
+    return flat
+
+
 def _whose(row: Row, table: Table) -> dict:
     return {
         "dataset": table.dataset.name,
@@ -126,8 +143,9 @@ def _whose(row: Row, table: Table) -> dict:
 def markdown(results: Results) -> str:
     """The comparison as Markdown."""
     comparison = results.comparison
-    lines = ["# Comparison", "", f"`{comparison.command}`", ""]
-    lines += [wording.made_with(comparison), ""]
+    lines = ["# Comparison", ""]
+    for made in comparison.made:
+        lines += [f"`{made.command}`", "", wording.made_with(made), ""]
     tables = comparison.tables
     for table, prefix in zip(tables, prefixes(tables), strict=True):
         lines += [f"## {_in_markdown(wording.heading(table))}", ""]
@@ -179,16 +197,12 @@ def _in_csv(value):
     return f"'{value}" if formula else value
 
 
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.report",
-        description="Makes a comparison's CSV, Markdown, PNG and page again.",
-        exit_on_error=False,
-    )
-    parser.add_argument("folder", type=Path, help="A folder of results/.")
-    given = parse(parser, argv)
-    folder = given.folder.resolve()
+def remake(folder: Path):
+    """Makes the files of a comparison again.
+
+    Raises:
+        InputError: If it is not there or damaged, or the place cannot be written.
+    """
     check_place(folder)
     if not folder.exists() and not publishing.finished(folder).exists():
         read(folder)  # which says what is missing
@@ -205,7 +219,57 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"The comparison in {folder} is damaged: {error}"
             ) from error
         publish(folder)
-    print(f"next: open {given.folder / 'comparison.html'} in a browser")
+
+
+def merge(folders: Sequence[Path], out: Path, described: Experiment | None):
+    """Puts several comparisons into one.
+
+    Raises:
+        InputError: If one is not there or damaged, they have different figures of one
+            run, or the place cannot be written.
+    """
+    check_place(out)
+    parts = [read(folder, outcomes=True) for folder in folders]
+    contrasts, margin = None, None
+    if described:
+        contrasts, margin = described.contrasts, described.margin
+    results = merging.merge(parts, contrasts, margin)
+    with publishing.claim(out):
+        new = publishing.start(out)
+        keep(results, new)
+        write(results, new)
+        publish(out)
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = jsonargparse.ArgumentParser(
+        prog="python -m pipelines.report",
+        description="Makes a comparison's CSV, Markdown, PNG and page again, or one "
+        "comparison of several.",
+        exit_on_error=False,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="Folders of results/.")
+    parser.add_argument(
+        "--out", type=Path | None, help="The folder to write one comparison of all to."
+    )
+    parser.add_argument(
+        "--experiment",
+        type=Path | None,
+        help="A file of experiments/ with the contrasts and the margin of the whole; "
+        "if none, they are those of the parts.",
+    )
+    given = parse(parser, argv)
+    folders = [folder.resolve() for folder in given.folders]
+    if given.out is None and (len(folders) > 1 or given.experiment):
+        raise InputError("--out must name the folder for one comparison of all.")
+    if given.out is None:
+        remake(folders[0])
+    else:
+        described = given.experiment and experiment.read(given.experiment)
+        merge(folders, given.out.resolve(), described)
+    print(f"next: open {(given.out or given.folders[0]) / 'comparison.html'} in a "
+          "browser")  # fmt: skip
     return 0
 
 

@@ -34,11 +34,11 @@ class _Served(tf.Module):
 def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path):
     """Writes a model as a SavedModel that serves without Keras or kerasoft.
 
-    `serving_default` takes uint8 images of any size and gives `probabilities`,
-    `log_probabilities`, `class` and `class_name`. It adds no noise, whatever the
-    head's `noise`: the same image gives the same answer twice. Beside a Gumbel head
-    there is `sample`: from images and a vector of seeds to the `probabilities` of one
-    noisy draw a seed, which depend on nothing else.
+    `serving_default` takes uint8 images of any size and gives `logits`,
+    `probabilities`, `log_probabilities`, `class` and `class_name`. It adds no noise,
+    whatever the head's `noise`: the same image gives the same answer twice. Beside a
+    Gumbel head there is `sample`: from images and a vector of seeds to the
+    `probabilities` of one noisy draw a seed, which depend on nothing else.
 
     Args:
         model: Takes pixels, ends in a head.
@@ -53,9 +53,10 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     noise_free = without_noise(model)
 
     def answer(images):
-        probabilities, log_probabilities = noise_free(resize(images, size))
+        x, probabilities, log_probabilities = noise_free(resize(images, size))
         label = tf.argmax(log_probabilities, axis=-1)
         return {
+            "logits": x,
             "probabilities": probabilities,
             "log_probabilities": log_probabilities,
             "class": label,
@@ -92,14 +93,15 @@ def without_noise(model: keras.Model) -> Callable:
     """From images to what a model says of them, whatever its head's `noise`.
 
     Returns:
-        The function that gives probabilities and their logarithms.
+        The function that gives logits, probabilities and their logarithms.
     """
     head = heads.find(model)
     logits = keras.Model(model.input, head.input)
 
     def answer(images):
-        y = head.activate(logits(images, training=False))
-        return head.probabilities(y), head.log_probabilities(y)
+        x = logits(images, training=False)
+        y = head.activate(x)
+        return x, head.probabilities(y), head.log_probabilities(y)
 
     return answer
 

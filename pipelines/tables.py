@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipelines import wording
 from pipelines.comparison import (
@@ -18,6 +20,7 @@ from pipelines.comparison import (
     Timing,
     Trained,
 )
+from pipelines.corruptions import SEVERITIES
 from pipelines.metrics import METRICS, Metric, percent
 
 
@@ -80,6 +83,8 @@ def sections(table: Table, results: Results) -> list[Section]:
         _results(table),
         _seeds(table),
         contrasts(table),
+        *shifted(table),
+        unfamiliar(table),
         pairs(table),
         _speed(table, results),
     ]
@@ -236,7 +241,7 @@ def contrasts(table: Table) -> Section:
             [
                 word(found.a),
                 word(found.b),
-                word(f"{found.seeds_a} and {found.seeds_b}"),
+                word(f"{len(found.runs_a)} and {len(found.runs_b)}"),
                 of_difference(found),
                 in_points(found.visible),
                 likelihood(found.p_holm),
@@ -256,6 +261,75 @@ def of_difference(found: Contrast) -> Cell:
         low, high = (100 * bound for bound in found.interval)
         note = f"{low:+.2f} to {high:+.2f}"
     return Cell(f"{100 * found.difference:+.2f}", found.difference, note)
+
+
+def shifted(table: Table) -> list[Section]:
+    """Accuracy and calibration on corrupted test images, by severity and by kind."""
+    rows = {row.id: row for row in table.rows}
+    by_row: dict[str, dict[str, Mapping[str, Sequence[float]]]] = {}
+    for found in table.shifted:
+        by_row.setdefault(found.row, {})[found.corruption] = found.metrics
+    by_severity, by_kind = [], []
+    for name, kinds in by_row.items():
+        columns = {
+            metric: np.array([numbers[metric] for numbers in kinds.values()])
+            for metric in ("accuracy", "ece")
+        }
+        clean = rows[name].as_is.metrics
+
+        def cells(axis: int, columns=columns) -> list[Cell]:
+            means = (columns[metric].mean(axis).tolist() for metric in columns)
+            return [_with_ece(*pair) for pair in zip(*means, strict=True)]
+
+        title = word(rows[name].title)
+        unchanged = _with_ece(clean["accuracy"], clean["ece"])
+        by_severity.append([title, unchanged, *cells(axis=0)])
+        by_kind.append([title, *cells(axis=1)])
+    kinds = list(next(iter(by_row.values()), {}))
+    severities = [f"severity {s}" for s in SEVERITIES]
+    note = (
+        f"Accuracy and ECE on the test images after {len(kinds)} corruptions of this "
+        "project's own (they are not those of CIFAR-100-C), in the mean over them."
+    )
+    return [
+        Section(
+            "Corrupted images", note, ["run", "unchanged", *severities], by_severity
+        ),
+        Section(
+            "Corrupted images, by corruption",
+            "In the mean over the severities.",
+            ["run", *kinds],
+            by_kind,
+            folded=True,
+        ),
+    ]
+
+
+def _with_ece(accuracy: float, ece: float) -> Cell:
+    return Cell(percent(accuracy), accuracy, f"ECE {ece:.3f}")
+
+
+def unfamiliar(table: Table) -> Section:
+    """How well scores tell the test images from those of another data set."""
+    titles = {row.id: row.title for row in table.rows}
+    body = [
+        [
+            word(titles[found.row]),
+            word(f"{found.dataset}, {found.images:,}"),
+            word(found.score),
+            number(found.auroc, ".4f"),
+            Cell(percent(found.fpr95), found.fpr95),
+        ]
+        for found in table.unfamiliar
+    ]
+    note = (
+        "How well a score tells test images from others: AUROC is the probability that "
+        "a test image has the higher one, and the last column the share of the others "
+        "that are accepted if 95 % of the test images are. Energy is that of the "
+        "logits."
+    )
+    head = ["run", "other images", "score", "AUROC", "others accepted"]
+    return Section("Images of another data set", note, head, body)
 
 
 def pairs(table: Table) -> Section:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipelines.config import Annealing, Config
-from pipelines.run_folder import Run
 
 
-def headings(runs: Sequence[Run]) -> list[str]:
-    """The runs' titles; those of the same config are told apart by their names."""
-    found = titles([run.config for run in runs])
-    return [
-        title if found.count(title) == 1 else f"{title}, {run.name}"
-        for run, title in zip(runs, found, strict=True)
-    ]
+def headings(configs: Mapping[str, Config]) -> dict[str, str]:
+    """The titles of runs; those of the same config are told apart by their names."""
+    found = titles(list(configs.values()))
+    return {
+        name: title if found.count(title) == 1 else f"{title}, {name}"
+        for name, title in zip(configs, found, strict=True)
+    }
 
 
 def titles(configs: Sequence[Config]) -> list[str]:

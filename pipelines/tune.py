@@ -90,13 +90,13 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
     """The metrics of a model without noise, on the validation images."""
     validation = dataset.validation
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
-    names = "probabilities", "log_probabilities"
+    names = "logits", "probabilities", "log_probabilities"
 
     def serve(images):
         return dict(zip(names, answer(images), strict=True))
 
-    probabilities, log_probabilities = saved_model.ask(serve, validation.images, *names)
-    facts = metrics.outcomes(probabilities, validation.labels, log_probabilities)
+    p, log_p = saved_model.ask(serve, validation.images, *names[1:])
+    facts = metrics.outcomes(p, validation.labels, log_p)
     return metrics.summary(facts, len(dataset.class_names), dataset.superclasses)
 
 

@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import Counter
 
-from pipelines.comparison import Comparison, Group, Row, Table
+from pipelines.comparison import Group, Made, Row, Table
 from pipelines.metrics import percent
 
 WITHIN = " within their classes"
@@ -22,11 +22,11 @@ ON_ERRORS = (
 )
 
 
-def made_with(comparison: Comparison) -> str:
+def made_with(made: Made) -> str:
     """Commit, versions and machine."""
-    versions = ", ".join(f"{k} {v}" for k, v in comparison.versions.items())
-    device = comparison.device
-    commit = re.sub(r"^(\w{12})\w+", r"\1", comparison.commit or "unknown")
+    versions = ", ".join(f"{k} {v}" for k, v in made.versions.items())
+    device = made.device
+    commit = re.sub(r"^(\w{12})\w+", r"\1", made.commit or "unknown")
     machine = f"{device.kind} {device.name}, {device.cores} cores"
     return f"Commit {commit}; {versions}; {machine}."
 

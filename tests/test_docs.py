@@ -11,7 +11,7 @@ from scipy.special import log_softmax, logsumexp, softmax
 
 from benchmarks import runner
 from pipelines import datasets, evaluate, report, run, saved_model, train, tune
-from pipelines.comparison import read
+from pipelines.keeping import read
 from pipelines.options import parse
 
 

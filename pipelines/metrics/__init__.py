@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines.metrics.calibration import (
-    BINS,
     calibration_error,
     equal_mass_error,
     fit_temperature,
@@ -26,6 +25,12 @@ from pipelines.metrics.classes import (
     confusion,
     fold,
     macro,
+    of_superclasses,
+)
+from pipelines.metrics.classwise import (
+    BINS,
+    classwise_gaps,
+    classwise_if_calibrated,
 )
 from pipelines.metrics.outcomes import Outcomes, as_kept, log_of, outcomes, right
 from pipelines.metrics.resampling import bootstrap, holm, mcnemar
@@ -48,6 +53,8 @@ __all__ = [
     "calibration_error",
     "class_lines",
     "classification",
+    "classwise_gaps",
+    "classwise_if_calibrated",
     "conformal_sets",
     "confused_pairs",
     "confusion",
@@ -63,6 +70,7 @@ __all__ = [
     "log_of",
     "macro",
     "mcnemar",
+    "of_superclasses",
     "outcomes",
     "percent",
     "reliability",
@@ -72,6 +80,7 @@ __all__ = [
     "tempered",
 ]
 
+SUPERCLASSES = "Superclasses"
 _NONE = np.empty(0)  # in place of a confusion matrix
 
 
@@ -110,11 +119,26 @@ class Metric(NamedTuple):
     floor: bool = False
 
 
-def _of_superclasses(facts, _, superclasses):
+def _superclass_accuracy(facts, _, superclasses):
     if superclasses is None:
         return None
     of = np.asarray(superclasses)
     return np.mean(of[facts["predicted"]] == of[facts["label"]])
+
+
+def _summed_superclass_accuracy(facts, _, superclasses):
+    if superclasses is None or "superclass" not in facts:
+        return None
+    return np.mean(facts["superclass"] == np.asarray(superclasses)[facts["label"]])
+
+
+def _errors_within(facts, _, superclasses):
+    wrong = ~right(facts)
+    if superclasses is None:
+        return None
+    of = np.asarray(superclasses)
+    near = of[facts["predicted"]] == of[facts["label"]]
+    return np.sum(near & wrong) / max(np.sum(wrong), 1)
 
 
 def _mean_of(facts, name):
@@ -147,7 +171,13 @@ METRICS: dict[str, Metric] = {
     "precision": Metric(lambda _, matrix, __: macro(matrix)["precision"], "precision"),
     "recall": Metric(lambda _, matrix, __: macro(matrix)["recall"], "recall"),
     "f1": Metric(lambda _, matrix, __: macro(matrix)["f1"], "F1"),
-    "superclass_accuracy": Metric(_of_superclasses, "superclasses", percent),
+    "superclass_accuracy": Metric(_superclass_accuracy, "superclasses", percent),
+    "summed_superclass_accuracy": Metric(
+        _summed_superclass_accuracy, "superclasses, summed", percent, group=SUPERCLASSES
+    ),
+    "errors_within": Metric(
+        _errors_within, "errors within the superclass", percent, group=SUPERCLASSES
+    ),
     "nll": _calibration(lambda facts, *_: np.mean(facts["nll"]), "NLL"),
     "brier": _calibration(lambda facts, *_: np.mean(facts["brier"]), "Brier"),
     # No interval: resampled images repeat, which alone makes it larger.
@@ -159,6 +189,9 @@ METRICS: dict[str, Metric] = {
     ),
     "smooth_ece": _calibration(
         lambda facts, *_: smooth_error(facts), "smooth ECE", floor=True
+    ),
+    "classwise_ece": _calibration(
+        lambda facts, *_: _mean_of(facts, "classwise_gap"), "class-wise ECE", floor=True
     ),
     "aurc": _selection(lambda facts, *_: area_under_risk(facts), "AURC", best="min"),
     "excess_aurc": _selection(
@@ -198,10 +231,19 @@ def summary(
     return {name: float(n) for name, n in numbers.items() if n is not None}
 
 
-def floors(facts: Outcomes) -> dict[str, float]:
-    """What calibration errors would stay below if there were none, by their names."""
+def floors(facts: Outcomes, probabilities: np.ndarray) -> dict[str, float]:
+    """What calibration errors would stay below if there were none, by their names.
+
+    Args:
+        facts: From `outcomes`.
+        probabilities: What they are of, of shape `(n, classes)`.
+    """
     of = {name: metric.of for name, metric in METRICS.items() if metric.floor}
+    del of["classwise_ece"]  # not of the highest probability alone
     found = if_calibrated(
         facts, lambda drawn: [f(drawn, _NONE, None) for f in of.values()]
     )
-    return dict(zip(of, found.tolist(), strict=True))
+    return {
+        **dict(zip(of, found.tolist(), strict=True)),
+        "classwise_ece": classwise_if_calibrated(probabilities),
+    }

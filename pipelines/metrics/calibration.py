@@ -10,9 +10,9 @@ from scipy.fft import dct, idct
 from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax
 
+from pipelines.metrics.classwise import BINS, bins_of
 from pipelines.metrics.outcomes import Outcomes, right
 
-BINS = 15
 GRID = 1024  # points between 0 and 1 at which confidences are smoothed
 TEMPERATURES = (1e-2, 1e2)
 
@@ -26,7 +26,7 @@ def reliability(facts: Outcomes, bins: int = BINS) -> dict[str, list]:
     """
     confidence = facts["confidence"]
     edges = np.arange(bins + 1) / bins
-    index = np.clip(np.searchsorted(edges, confidence) - 1, 0, bins - 1)
+    index = bins_of(confidence, bins)
     count = np.bincount(index, minlength=bins)
 
     def means(values):

@@ -33,6 +33,14 @@ def fold(matrix: np.ndarray, superclasses: Sequence[int]) -> np.ndarray:
     return member.T @ matrix @ member
 
 
+def of_superclasses(
+    probabilities: np.ndarray, superclasses: Sequence[int]
+) -> np.ndarray:
+    """The superclass whose classes are together the most probable, of each image."""
+    member = np.eye(max(superclasses) + 1)[list(superclasses)]
+    return (probabilities @ member).argmax(axis=1)
+
+
 def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
     """Support, precision, recall and F1 of each class; 0 where there is nothing."""
     right, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)

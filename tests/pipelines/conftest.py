@@ -1,7 +1,9 @@
+import dataclasses
 import os
 
 import pytest
 import tensorflow_datasets as tfds
+from records import HEADS, pretend
 
 from pipelines.config import Config
 from pipelines.train import load_data, train
@@ -37,3 +39,16 @@ def cifar100():
 def run(tiny, tmp_path_factory):
     """A run that ended."""
     return train(tiny, tmp_path_factory.mktemp("saved_models"))
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny):
+    return load_data(tiny)
+
+
+@pytest.fixture(scope="session")
+def runs(tiny, loaded, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    configs = [dataclasses.replace(tiny, head=head, **o) for head, o in HEADS.items()]
+    configs.append(dataclasses.replace(tiny, head="log_softmax", seed=1))
+    return [pretend(config, loaded, folder) for config in configs]

@@ -1,9 +1,18 @@
 """What stands for a run that was trained."""
 
 import dataclasses
+import shutil
 
-from pipelines import typed_json
+import kerasoft
+from pipelines import run_folder, saved_model, train, typed_json
 from pipelines.run_folder import EXTRA, RECORD, Device, Record, TrainedOn
+
+HEADS = {
+    "softmax": {"loss": "as_logits"},
+    "log_softmax": {},
+    "gumbel_softmax": {"temperature": 0.5},
+    "z_loss": {},
+}
 
 
 def ended(config, **changes):
@@ -27,3 +36,27 @@ def leave(record, run):
     """Writes a record where a run keeps it."""
     (run / EXTRA).mkdir(parents=True, exist_ok=True)
     typed_json.write(run / EXTRA / RECORD, record)
+
+
+def pretend(config, dataset, folder):
+    """A run as train leaves it, of a network that has learnt nothing."""
+    path = folder / config.run_name
+    model = train.build(config, dataset, "float32")
+    scratch = folder / "scratch"
+    scratch.mkdir(parents=True)
+    saved_model.export(model, dataset.class_names, path, scratch=scratch)
+    shutil.rmtree(scratch)
+    extra = path / run_folder.EXTRA
+    extra.mkdir()
+    extra.joinpath("history.csv").write_text("epoch,val_accuracy\n0,0.25\n1,0.5\n")
+    trained_on = dataclasses.replace(
+        ended(config).dataset, name=dataset.name, checksum=dataset.checksum
+    )
+    record = ended(
+        config,
+        dataset=trained_on,
+        parameters=model.count_params(),
+        outputs=kerasoft.heads.find(model).outputs,
+    )
+    leave(record, path)
+    return path

@@ -11,6 +11,12 @@ from scipy.stats import betabinom
 from pipelines import metrics
 
 
+def probable(generator, count, classes=7):
+    """Probabilities of classes, and labels that are as probable as they say."""
+    p = np.exp(log_softmax(2 * generator.normal(size=(count, classes)), axis=1))
+    return p, (p.cumsum(axis=1) < generator.random((count, 1))).sum(axis=1)
+
+
 def facts_of(confidence, right):
     """Outcomes of images of class 1 with these confidences."""
     return {
@@ -54,6 +60,46 @@ def test_the_equal_mass_error_is_that_of_quantiles(bins):
         for i in range(bins)
     )
     assert metrics.equal_mass_error(facts, bins) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("bins", [1, 15])
+def test_the_class_wise_error_is_the_mean_of_those_of_each_class(bins):
+    """Each as that of a task with two classes: this one, and any other."""
+    p, labels = probable(np.random.default_rng(1), 400)
+    p = p**2 / (p**2).sum(axis=1, keepdims=True)
+    errors = []
+    for j in range(p.shape[1]):
+        alone = facts_of(p[:, j], labels == j)
+        errors.append(metrics.calibration_error(metrics.reliability(alone, bins)))
+    gaps = metrics.classwise_gaps(p, labels, bins)
+    assert gaps.shape == (400,)
+    assert gaps.mean() == pytest.approx(np.mean(errors))
+
+
+def test_calibrated_probabilities_stay_below_the_class_wise_floor():
+    generator = np.random.default_rng(2)
+    below = []
+    for _ in range(100):
+        p, labels = probable(generator, 300)
+        floor = metrics.classwise_if_calibrated(p, draws=100)
+        below.append(metrics.classwise_gaps(p, labels).mean() <= floor)
+    assert 85 <= sum(below) <= 100
+    p, labels = probable(generator, 3000)
+    sure = p**3 / (p**3).sum(axis=1, keepdims=True)
+    error = metrics.classwise_gaps(sure, labels).mean()
+    assert error > 2 * metrics.classwise_if_calibrated(sure)
+
+
+def test_errors_are_near_or_far():
+    p = np.array([[0.4, 0.0, 0.35, 0.25], [0.6, 0.4, 0, 0], [0.1, 0.9, 0, 0]])
+    labels, superclasses = np.array([2, 0, 0]), [0, 0, 1, 1]
+    facts = metrics.outcomes(p, labels)
+    facts["superclass"] = metrics.of_superclasses(p, superclasses)
+    assert facts["superclass"].tolist() == [1, 0, 0]
+    found = metrics.summary(facts, 4, superclasses)
+    assert found["superclass_accuracy"] == pytest.approx(2 / 3)
+    assert found["summed_superclass_accuracy"] == 1.0
+    assert found["errors_within"] == 1 / 2
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 import tensorflow as tf
-from records import ended, leave
+from records import HEADS, ended, pretend
 
-import kerasoft
 from pipelines import (
     between_runs,
     comparison,
@@ -23,6 +22,7 @@ from pipelines import (
     draw_plotly,
     draw_png,
     evaluate,
+    keeping,
     metrics,
     plots,
     publishing,
@@ -38,49 +38,6 @@ from pipelines import (
 from pipelines.config import Annealing, Config
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-HEADS = {
-    "softmax": {"loss": "as_logits"},
-    "log_softmax": {},
-    "gumbel_softmax": {"temperature": 0.5},
-    "z_loss": {},
-}
-
-
-def pretend(config, dataset, folder):
-    """A run as train leaves it, of a network that has learnt nothing."""
-    path = folder / config.run_name
-    model = train.build(config, dataset, "float32")
-    scratch = folder / "scratch"
-    scratch.mkdir(parents=True)
-    saved_model.export(model, dataset.class_names, path, scratch=scratch)
-    shutil.rmtree(scratch)
-    extra = path / run_folder.EXTRA
-    extra.mkdir()
-    extra.joinpath("history.csv").write_text("epoch,val_accuracy\n0,0.25\n1,0.5\n")
-    trained_on = dataclasses.replace(
-        ended(config).dataset, name=dataset.name, checksum=dataset.checksum
-    )
-    record = ended(
-        config,
-        dataset=trained_on,
-        parameters=model.count_params(),
-        outputs=kerasoft.heads.find(model).outputs,
-    )
-    leave(record, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny):
-    return train.load_data(tiny)
-
-
-@pytest.fixture(scope="module")
-def runs(tiny, loaded, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    configs = [dataclasses.replace(tiny, head=head, **o) for head, o in HEADS.items()]
-    configs.append(dataclasses.replace(tiny, head="log_softmax", seed=1))
-    return [pretend(config, loaded, folder) for config in configs]
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +130,7 @@ def test_the_kept_outcomes_give_the_metrics_again(compared):
     made, out = compared
     (table,) = made.comparison.tables
     for row in table.rows:
-        facts = comparison.read_outcomes(out / "outcomes" / f"{row.id}.npz")
+        facts = keeping.read_outcomes(out / "outcomes" / f"{row.id}.npz")
         right = facts["predicted"] == facts["label"]
         assert row.accuracy == pytest.approx(right.mean(), abs=1e-9)
         assert row.as_is.metrics["nll"] == pytest.approx(facts["nll"].mean(), abs=1e-9)
@@ -230,12 +187,12 @@ def of_another(folder):
         (lambda c: (c / "confusion.npz").write_bytes(b""), "is damaged"),
         (lambda c: os.truncate(c / "confusion.npz", 200), "is damaged"),
         (lambda c: os.truncate(c / "timings.json", 3), "is damaged"),
-        (without("versions"), "is damaged: versions"),
+        (without("made"), "is damaged: made"),
         (of_another, "confusion.npz is of another comparison"),
         (lambda c: (c / "comparison.json").write_text("{"), "is damaged"),
         (lambda c: (c / "comparison.json").write_text("{}"), "of another version"),
         (lambda c: (c / "comparison.json").write_text("[]"), "is damaged"),
-        (lambda c: (c / "comparison.json").write_text('{"format": 2}'), "is damaged"),
+        (lambda c: (c / "comparison.json").write_text('{"format": 3}'), "is damaged"),
         (
             lambda c: (c / "comparison.json").write_text('{"format": 1}'),
             "its format is 1",
@@ -575,7 +532,8 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     shutil.copytree(runs[0], copy)
     found = run_folder.find([runs[0], copy, runs[0]])
     assert len({run.name for run in found}) == len(found) == 2
-    assert len(set(titles.headings(found))) == 2
+    configs = {run.name: run.config for run in found}
+    assert len(set(titles.headings(configs).values())) == 2
 
 
 @pytest.mark.skipif(
@@ -624,7 +582,7 @@ def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
     made = evaluate.evaluate(runs[:2], out, timings=False)
     (first, *_) = rows_of(out, "comparison.csv")
     row = next(r for r in made.comparison.tables[0].rows if r.run == first["run"])
-    facts = comparison.read_outcomes(out / "outcomes" / f"{row.id}.npz")
+    facts = keeping.read_outcomes(out / "outcomes" / f"{row.id}.npz")
     assert float(first["sure"]) == np.mean(facts["confidence"] > 0.5)
     assert float(first["sure_low"]) <= float(first["sure"]) <= float(first["sure_high"])
     for name in ("comparison.md", "comparison.html"):
@@ -676,7 +634,7 @@ def test_configurations_are_compared_over_seeds(compared):
     ]
     assert first.difference == pytest.approx(means[0] - means[1])
     assert first.verdict == "different"
-    assert (first.seeds_a, first.seeds_b) == (4, 2)
+    assert (len(first.runs_a), len(first.runs_b)) == (4, 2)
     assert second.verdict != "different"
     assert first.p is not None
     assert second.p is not None

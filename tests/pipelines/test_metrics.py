@@ -39,11 +39,13 @@ def test_metrics_worked_out_by_hand():
         "ece": (0.3 + 0.5 + 0.6 + 0.6) / 4,
         "equal_mass_ece": (0.3 + 0.5 + 0.6 + 0.6) / 4,
         "superclass_accuracy": 1.0,
+        "errors_within": 1.0,
         "aurc": (0 + 1 / 2 + 2 / 3 + 1 / 2) / 4,
         "excess_aurc": (1 / 2 + 1 / 3) / 4,
         "coverage_at_risk": 1 / 4,
     }
     assert 0 < numbers.pop("smooth_ece") < 0.5
+    assert 0 < numbers.pop("classwise_ece") < 0.5
     assert numbers == pytest.approx(expected, abs=1e-12)
 
 

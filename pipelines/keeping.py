@@ -1,0 +1,118 @@
+"""A comparison on disk.
+
+Kept are `comparison.json`, the same for the same runs, `timings.json`, which is not,
+`confusion.npz`, and `outcomes/`, what became of each image.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines import typed_json
+from pipelines.comparison import FORMAT, Comparison, Results, Row, Timings
+from pipelines.errors import InputError
+
+DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
+          zipfile.BadZipFile, zlib.error)  # fmt: skip
+
+
+def keep(results: Results, folder: Path):
+    """Writes what a comparison is made of into a folder."""
+    comparison = results.comparison
+    typed_json.write(folder / "comparison.json", comparison)
+    timings = Timings(comparison.made[0].device, dict(results.timings))
+    typed_json.write(folder / "timings.json", timings)
+    matrices = {
+        f"table{number}": np.stack([results.confusions[row.id] for row in table.rows])
+        for number, table in enumerate(comparison.tables)
+    }
+    _write_arrays(folder / "confusion.npz", matrices)
+    for name, facts in results.outcomes.items():
+        _write_arrays(folder / "outcomes" / f"{name}.npz", facts)
+
+
+def read(folder: Path, outcomes: bool = False) -> Results:
+    """Reads what a comparison is made of.
+
+    Args:
+        folder: Where it is kept.
+        outcomes: Whether to read the outcomes too.
+
+    Raises:
+        InputError: If it is not there, damaged or of another version.
+    """
+    try:
+        kept = (folder / "comparison.json").read_bytes()
+        found = json.loads(kept).get("format")
+        if found != FORMAT:
+            raise InputError(
+                f"The comparison in {folder} is of another version (its format is "
+                f"{found}, this one's {FORMAT}); `python -m pipelines.evaluate` makes "
+                "it anew from its runs."
+            )
+        comparison = typed_json.parse(Comparison, kept)
+        timings = typed_json.parse(Timings, (folder / "timings.json").read_bytes())
+        confusions = _read_confusions(folder / "confusion.npz", comparison)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"There is no comparison in {folder} ({Path(error.filename).name} is "
+            "missing); `python -m pipelines.evaluate` makes one."
+        ) from error
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"The comparison in {folder} is damaged: {error}") from error
+    rows = [row for table in comparison.tables for row in table.rows] * outcomes
+    facts = {row.id: _outcomes_of(row, folder) for row in rows}
+    return Results(comparison, timings.runs, confusions, facts)
+
+
+def _outcomes_of(row: Row, folder: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_outcomes(folder / "outcomes" / f"{row.id}.npz")
+    except DAMAGE as error:
+        raise InputError(
+            f"The outcomes of {row.id} in {folder / 'outcomes'} are missing or damaged "
+            f"({type(error).__name__}); `python -m pipelines.evaluate` makes them."
+        ) from error
+
+
+def _read_confusions(path: Path, comparison: Comparison) -> dict[str, np.ndarray]:
+    confusions = {}
+    # Opened here, for np.load leaves a damaged file open.
+    with path.open("rb") as file, np.load(file) as matrices:
+        for number, table in enumerate(comparison.tables):
+            kept = matrices[f"table{number}"].astype("int64")
+            for row, matrix in zip(table.rows, kept, strict=True):
+                if not np.isclose(np.trace(matrix) / matrix.sum(), row.accuracy):
+                    raise ValueError(f"{path.name} is of another comparison")
+                confusions[row.id] = matrix
+    return confusions
+
+
+def read_outcomes(file: Path) -> dict[str, np.ndarray]:
+    """What became of each image in a row of a table, as `metrics.outcomes` has it."""
+    with np.load(file) as kept:
+        return {
+            name: kept[name].astype("float64" if kept[name].dtype.kind == "f" else int)
+            for name in kept.files
+        }
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]):
+    """Writes arrays compressed, each in a type no larger than its numbers need."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def small(array):
+        kind = "float32" if array.dtype.kind == "f" else np.min_scalar_type(array.max())
+        return array.astype(kind)
+
+    given: Any = {name: small(array) for name, array in arrays.items()}
+    np.savez_compressed(path, **given)

@@ -1,0 +1,130 @@
+"""Comparisons that were made in parts, as one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from pipelines import between_runs
+from pipelines.comparison import FORMAT, Comparison, Made, Results, Table
+from pipelines.config import Config
+from pipelines.errors import InputError
+
+Contrasts = Sequence[tuple[Config, Config]]
+
+
+def merge(
+    parts: Sequence[Results],
+    contrasts: Contrasts | None = None,
+    margin: float | None = None,
+) -> Results:
+    """Puts the runs of several comparisons beside each other.
+
+    Runs on the same test images come into one table, where what is said of several runs
+    is made anew. The rows stay as they are. An ensemble stays if all its runs are of
+    one part: it was made of probabilities, which are not kept.
+
+    Args:
+        parts: With their outcomes.
+        contrasts: The configurations to compare, with seed 0; if `None`, those that
+            were declared in the parts.
+        margin: The difference of accuracy that is too small to matter; if `None`, that
+            of the parts.
+
+    Raises:
+        InputError: If parts have different figures of one run, or different margins.
+    """
+    outcomes = _union(part.outcomes for part in parts)
+    by_images: dict[tuple, list[Table]] = defaultdict(list)
+    for part in parts:
+        for table in part.comparison.tables:
+            data = table.dataset
+            by_images[data.name, data.label, data.checksum].append(table)
+    tables = []
+    for found in by_images.values():
+        ensembles = {
+            (tuple(group.runs), group.samples): group.ensemble
+            for table in found
+            for group in table.groups
+            if group.ensemble
+        }
+        declared = _declared(found) if contrasts is None else contrasts
+        tables.append(
+            between_runs.assemble(
+                _side_by_side(found),
+                outcomes,
+                ensembles,
+                declared,
+                _margin(found) if margin is None else margin,
+            )
+        )
+    made: list[Made] = []
+    for part in parts:
+        made += [one for one in part.comparison.made if one not in made]
+    timed = [part for part in parts if part.timings]
+    devices = {part.comparison.made[0].device for part in timed}
+    return Results(
+        comparison=Comparison(FORMAT, made, tables),
+        # Times of several machines do not compare.
+        timings=_union(part.timings for part in timed) if len(devices) == 1 else {},
+        confusions=_union(part.confusions for part in parts),
+        outcomes=outcomes,
+    )
+
+
+def _union(mappings: Iterable) -> dict:
+    return {name: value for mapping in mappings for name, value in mapping.items()}
+
+
+def _side_by_side(tables: Sequence[Table]) -> Table:
+    """The runs and the rows of tables, each once, in the order of names."""
+    rows, runs, shifted, unfamiliar = {}, {}, {}, {}
+    for table in tables:
+        for row in table.rows:
+            known = rows.setdefault(row.id, row)
+            if known.as_is != row.as_is or known.scaled != row.scaled:
+                raise InputError(
+                    f"Two of the comparisons have different figures of {row.id}; leave "
+                    "out one of them."
+                )
+        for name, run in table.runs.items():
+            known = runs.get(name)
+            if known is None or run.reported:
+                runs[name] = run
+        shifted |= {(s.row, s.corruption): s for s in table.shifted}
+        unfamiliar |= {(u.row, u.dataset, u.score): u for u in table.unfamiliar}
+    return dataclasses.replace(
+        tables[0],
+        rows=sorted(rows.values(), key=lambda row: (row.run, row.samples)),
+        runs=dict(sorted(runs.items())),
+        shifted=list(shifted.values()),
+        unfamiliar=list(unfamiliar.values()),
+    )
+
+
+def _declared(tables: Sequence[Table]) -> Contrasts:
+    """The contrasts that were declared in tables, each once."""
+
+    def config(runs: Sequence[str], table: Table) -> Config:
+        return dataclasses.replace(table.runs[runs[0]].config, seed=0)
+
+    pairs = (
+        (config(found.runs_a, table), config(found.runs_b, table))
+        for table in tables
+        for found in table.contrasts
+        if found.declared
+    )
+    return list(dict.fromkeys(pairs))
+
+
+def _margin(tables: Sequence[Table]) -> float:
+    """The margin that tables share."""
+    margins = {found.margin for table in tables for found in table.contrasts}
+    if len(margins) > 1:
+        raise InputError(
+            "The comparisons have different margins, "
+            f"{' and '.join(f'{100 * m:g}' for m in sorted(margins))} points; name an "
+            "experiment that says which."
+        )
+    return margins.pop() if margins else between_runs.MARGIN

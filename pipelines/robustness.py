@@ -1,0 +1,118 @@
+"""What a run answers to changed images and to images of other things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from pipelines import datasets, judging, metrics, saved_model
+from pipelines.comparison import Shifted, Unfamiliar
+from pipelines.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from pipelines.errors import InputError
+from pipelines.run_folder import Run
+
+METRICS = ("accuracy", "nll", "ece")
+ACCEPTED = 0.95  # of the test images
+
+
+def shifted(run: Run, serve: Callable, dataset: datasets.Data) -> list[Shifted]:
+    """The metrics on the test images under each corruption, by severity.
+
+    Args:
+        run: Whose answers they are.
+        serve: Its serving function, from `saved_model.load`.
+        dataset: Has the test images.
+    """
+    images, labels = dataset.test
+
+    def numbers(name, severity):
+        answer = judging.ask(run, serve, corrupt(images, name, severity))
+        probabilities, log_probabilities = answer
+        facts = metrics.outcomes(probabilities, labels, log_probabilities)
+        return metrics.summary(facts, len(dataset.class_names), names=METRICS)
+
+    found = []
+    for name in CORRUPTIONS:
+        by_severity = [numbers(name, severity) for severity in SEVERITIES]
+        columns = {metric: [n[metric] for n in by_severity] for metric in METRICS}
+        found.append(Shifted(row=run.name, corruption=name, metrics=columns))
+    return found
+
+
+class Others(NamedTuple):
+    """The test images of another data set, and its name."""
+
+    name: str
+    images: np.ndarray
+
+
+def others(name: str, dataset: datasets.Data, size: int) -> Others:
+    """The test images of another data set.
+
+    Args:
+        name: One of `datasets.DATASETS`.
+        dataset: The data set of the runs, which it must not be.
+        size: The side to which images are resized, where they are not all of one size.
+
+    Raises:
+        InputError: If it is not there, or is the same.
+    """
+    name = datasets.resolve(name)
+    if name == dataset.name:
+        raise InputError(
+            f"The runs are judged on {name}: as --ood, name another data set."
+        )
+    return Others(name, datasets.find(name)(size).test)
+
+
+def unfamiliar(
+    run: Run, serve: Callable, dataset: datasets.Data, foreign: Others
+) -> list[Unfamiliar]:
+    """How well scores tell a run's test images from others.
+
+    The scores are the maximum probability (arXiv 1610.02136) and the logarithm of the
+    sum of the exponentials of the logits, the energy with its sign changed (arXiv
+    2010.03759, equation 4). SavedModels of before they gave logits have no energy.
+
+    Args:
+        run: Whose answers they are.
+        serve: Its serving function, from `saved_model.load`.
+        dataset: Has the test images.
+        foreign: The others.
+    """
+    outputs = ["probabilities"]
+    outputs += ["logits"] * ("logits" in serve.structured_outputs)
+
+    def scores(images):
+        answers = saved_model.ask(serve, images, *outputs)
+        of = {"maximum probability": answers[0].max(axis=1)}
+        if len(answers) > 1:
+            of["energy"] = logsumexp(answers[1].astype("float64"), axis=1)
+        return of
+
+    ours, theirs = scores(dataset.test.images), scores(foreign.images)
+    return [
+        Unfamiliar(
+            row=run.name,
+            dataset=foreign.name,
+            images=len(foreign.images),
+            score=score,
+            **separation(ours[score], theirs[score]),
+        )
+        for score in ours
+    ]
+
+
+def separation(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
+    """How well a score that is high for ours tells them from theirs."""
+    scores = np.concatenate([ours, theirs])
+    is_ours = np.arange(len(scores)) < len(ours)
+    false, true, _ = roc_curve(is_ours, scores)
+    return {
+        "auroc": float(roc_auc_score(is_ours, scores)),
+        "fpr95": float(false[np.argmax(true >= ACCEPTED)]),
+    }
