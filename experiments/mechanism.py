@@ -10,7 +10,6 @@ experiments/mechanism.yaml` wrote.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipelines import draw_png, markdown, tables
+from pipelines import document, draw_png, markdown
 from pipelines.comparison import Table, Trained
 from pipelines.keeping import read
 from pipelines.plots import COLOURS
@@ -35,6 +34,7 @@ WORDS = {
     AS_LOGITS: "as logits",
     "generalized:1": "mean absolute error",
 }
+PREDICTED = "val_classes_predicted"
 SHORT = {"sgd": "SGD", "adam": "Adam", "muon": "Muon"}
 
 
@@ -58,14 +58,6 @@ def last(runs: Sequence[Trained], curve: str) -> list[float]:
     return [run.history[curve][-1] for run in runs]
 
 
-def mean(values: Sequence[float], words: str, factor: float = 1) -> str:
-    """The mean of seeds and, if there are several, their standard deviation."""
-    text = format(factor * statistics.fmean(values), words)
-    if len(values) > 1:
-        text += f" ± {format(factor * statistics.stdev(values), words)}"
-    return text
-
-
 def table_of_runs(table: Table) -> str:
     """Accuracy, classes predicted and the end of the training loss, by loss."""
     kinds = [(loss, "sgd") for loss in (MATCHED, *DOSES, AS_LOGITS, RECOVERS, KEEPS)]
@@ -75,31 +67,16 @@ def table_of_runs(table: Table) -> str:
             "loss": loss.replace("_", " "),
             "optimiser": SHORT[optimizer],
             "seeds": len(runs),
-            "accuracy, %": mean(accuracies(table, runs), ".2f", 100),
-            "classes predicted": mean(last(runs, "val_classes_predicted"), ".0f"),
-            "last loss": mean(last(runs, "loss"), ".3f"),
+            "accuracy, %": document.mean(accuracies(table, runs), ".2f", 100),
+            "classes predicted": document.mean(
+                last(runs, "val_classes_predicted"), ".0f"
+            ),
+            "last loss": document.mean(last(runs, "loss"), ".3f"),
         }
         for loss, optimizer in kinds
         if (runs := members(table, loss, optimizer))
     ]
     return markdown.table(rows, "loss", "optimiser")
-
-
-def table_of_contrasts(table: Table) -> str:
-    """The differences that the experiment declares."""
-    rows = []
-    for found in table.contrasts:
-        cell = tables.of_difference(found)
-        rows.append(
-            {
-                "first": found.a,
-                "second": found.b,
-                "difference, points": cell.text + f" ({cell.note})" * bool(cell.note),
-                "could be seen": tables.in_points(found.visible).text,
-                "verdict": found.verdict,
-            }
-        )
-    return markdown.table(rows, "first", "second", "verdict")
 
 
 def bound(classes: int) -> tuple[float, float]:
@@ -132,7 +109,7 @@ def by_epoch(table: Table, axes: Axes):
     for colour, (loss, words) in zip(COLOURS, WORDS.items(), strict=False):
         for number, run in enumerate(members(table, loss)):
             epochs = [1 + epoch for epoch in run.history["epoch"]]
-            curve = run.history["val_classes_predicted"]
+            curve = run.history[PREDICTED]
             label = "" if number else words
             axes.plot(epochs, curve, color=colour, label=label, lw=1.5, alpha=0.8)
     axes.set_xlabel("epoch")
@@ -156,4 +133,4 @@ if __name__ == "__main__":
     (compared,) = read(RESULTS).comparison.tables
     draw_png.save(draw(compared), RESULTS / "mechanism.png")
     print(table_of_runs(compared), end="\n\n")
-    print(table_of_contrasts(compared))
+    print(document.contrasts(compared))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.comparison import Comparison, Row
+from pipelines import document, markdown
+from pipelines.comparison import Judgement, Table
 from pipelines.keeping import read
-from pipelines.metrics import percent
 from pipelines.plots import name_of_temperature, temperatures
 
 # TensorFlow and Keras after pipelines, which sets them up.
@@ -24,53 +24,39 @@ import tensorflow as tf  # isort: skip
 from kerasoft import ops  # isort: skip
 
 RESULTS = Path(__file__).parents[1] / "results" / "temperature"
-HEADS = ("gumbel_softmax", "log_gumbel_softmax")
-METRICS = ("accuracy", "nll", "ece")
+METRICS = {
+    "accuracy": ("accuracy, %", ".2f", 100),
+    "nll": ("NLL", ".3f", 1),
+    "ece": ("ECE", ".3f", 1),
+}
 CLASSES, DRAWS = 10, 50_000
 TEMPERATURES = (0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 
 
-def table(comparison: Comparison, loss: str, samples: bool) -> str:
-    """Accuracy, NLL and ECE of both heads by temperature.
+def table(part: Table, loss: str) -> str:
+    """Accuracy, NLL and ECE by temperature, without noise and with 16 draws of it.
 
     Args:
-        comparison: The comparison that `pipelines.evaluate` wrote.
+        part: The table that `pipelines.evaluate` wrote.
         loss: `matched` or `as_logits`.
-        samples: Whether the probabilities are means over noisy draws.
     """
-    (part,) = comparison.tables
-    rows = {}
+    judged: dict[str, dict[int, list[Judgement]]] = {}
     for row in part.rows:
         run = part.runs[row.run]
-        if run.config.loss == loss and bool(row.samples) == samples:
-            rows[run.config.head, name_of_temperature(run)] = row
-    head = [f"{metric}, {name}" for name in ("Gumbel", "log-Gumbel") for metric in
-            ("accuracy", "NLL", "ECE")]  # fmt: skip
-    lines = [
-        "| temperature | " + " | ".join(head) + " |",
-        "|---" + "|---:" * len(head) + "|",
-    ]
+        if run.config.loss == loss:
+            by_samples = judged.setdefault(name_of_temperature(run), {})
+            by_samples.setdefault(row.samples, []).append(row.as_is)
+    lines = []
     for name in temperatures(part):
-        cells = [
-            number(rows[one, name], metric)
-            for one in HEADS
-            for metric in METRICS
-            if (one, name) in rows
-        ]
-        if cells:
-            lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def number(row: Row, metric: str) -> str:
-    """A metric of a row, with half the width of its confidence interval."""
-    value = row.as_is.metrics[metric]
-    if metric == "ece":
-        return f"{value:.3f}"
-    low, high = row.as_is.intervals[metric]
-    if metric == "accuracy":
-        return f"{percent(value).removesuffix(' %')} ± {50 * (high - low):.2f} %"
-    return f"{value:.3f} ± {(high - low) / 2:.3f}"
+        line = {"temperature": name}
+        for samples, rows in sorted(judged.get(name, {}).items()):
+            for metric, (heading, words, factor) in METRICS.items():
+                values = [row.metrics[metric] for row in rows]
+                key = heading + f", {samples} samples" * bool(samples)
+                line[key] = document.mean(values, words, factor)
+        if len(line) > 1:
+            lines.append(line)
+    return markdown.table(lines)
 
 
 def estimators() -> list[dict]:
@@ -133,7 +119,8 @@ if __name__ == "__main__":
     RESULTS.mkdir(parents=True, exist_ok=True)
     text = json.dumps(measured, indent=1) + "\n"
     (RESULTS / "estimators.json").write_text(text, "utf-8")
-    compared = read(RESULTS).comparison
-    for loss, samples in (("matched", False), ("matched", True), ("as_logits", False)):
-        print(table(compared, loss, samples), end="\n\n")
+    (compared,) = read(RESULTS).comparison.tables
+    for loss in ("matched", "as_logits"):
+        print(table(compared, loss), end="\n\n")
+    print(document.contrasts(compared), end="\n\n")
     print(table_of_estimators(measured))

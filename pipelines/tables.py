@@ -232,11 +232,6 @@ def contrasts(table: Table) -> Section:
     """Configurations against each other, over seeds and images."""
     body = []
     for found in table.contrasts:
-        words = found.verdict
-        if words == "equivalent":
-            words += f" within {wording.points(found.margin)}"
-        if found.interval is None:
-            words += " (one seed)"
         body.append(
             [
                 word(found.a),
@@ -246,12 +241,22 @@ def contrasts(table: Table) -> Section:
                 in_points(found.visible),
                 likelihood(found.p_holm),
                 likelihood(found.p_equivalent),
-                word(words),
+                word(verdict(found)),
             ]
         )
     head = ["first", "second", "seeds", "difference, points", "could be seen, points"]
     head += ["p, difference", "p, equivalence", "verdict"]
     return Section("Configurations over seeds", wording.on_contrasts(table), head, body)
+
+
+def verdict(found: Contrast) -> str:
+    """What a contrast shows, with the margin or the reason."""
+    words = found.verdict
+    if words == "equivalent":
+        words += f" within {wording.points(found.margin)}"
+    if found.interval is None:
+        words += " (one seed)"
+    return words
 
 
 def of_difference(found: Contrast) -> Cell:
