@@ -1,0 +1,313 @@
+"""The measured tables of the documents, from the files of results/.
+
+    python experiments/document_tables.py
+
+It writes every table anew that stands after a line `<!-- table: NAME -->` in README and
+in docs/, NAME being one of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mechanism
+import numpy as np
+import temperature
+import writeup_table
+from scipy.special import logsumexp
+
+from pipelines import document, markdown
+from pipelines.comparison import Table
+from pipelines.keeping import read
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+MARKED = re.compile(r"(<!-- table: (.+) -->\n\n)((?:\|.*\n)*)")
+
+
+@functools.cache
+def compared(name: str) -> Table:
+    """The one table of a comparison."""
+    (table,) = read(RESULTS / name).comparison.tables
+    return table
+
+
+@functools.cache
+def loaded(path: str) -> Any:
+    return json.loads((RESULTS / path).read_text("utf-8"))
+
+
+def log_sum_exps() -> str:
+    """What the log-sum-exp of a distribution over n classes can be."""
+    rows = []
+    for n in (2, 10, 20, 100, 1000):
+        uniform, one_hot = (logsumexp(p) for p in (np.full(n, 1 / n), np.eye(n)[0]))
+        left = 100 * math.exp(1 - one_hot)
+        rows.append(
+            {
+                "classes": f"{n:,}",
+                "log-sum-exp of p, uniform": f"{uniform:.3f}",
+                "one-hot": f"{one_hot:.3f}",
+                "smallest loss": f"{one_hot - 1:.3f}",
+                "probability of the true class there": (
+                    f"{left:.1f} %" if left > 1 else f"{left:.2f} %"
+                ),
+            }
+        )
+    return markdown.table(rows, "")
+
+
+def example() -> str:
+    """Losses and gradients of the write-up's example."""
+    rows = []
+    for label in loaded("why-softmax/figures.json")["example"]["labels"]:
+        row = {"true class": label["label"]}
+        kinds = {"matched": "matched", "as_logits": "softmax as logits"}
+        for kind, words in kinds.items():
+            found = label[f"softmax, {kind}"]
+            # Adding 0 makes -0.0 a 0.
+            gradient = (f"{round(g, 4) + 0.0:.4f}" for g in found["gradient"])
+            row[f"loss, {words}"] = f"{found['loss']:.4f}"
+            row[f"gradient, {words}"] = f"[{', '.join(gradient)}]"
+        rows.append(row)
+    return markdown.table(rows, "gradient, matched", "gradient, softmax as logits")
+
+
+def first_epochs() -> str:
+    """The gradient in the first two epochs of heads and losses."""
+    names = {
+        "softmax, matched": "softmax, matched",
+        "log_softmax, as_logits": "log-softmax, as logits",
+        "softmax, as_logits": "softmax, as logits",
+        "sin_softmax, as_logits": "sin, as logits",
+        "spherical_softmax, as_logits": '"Z", as logits',
+    }
+    curves = loaded("why-softmax/figures.json")["over_training"]
+    rows = []
+    for name, words in names.items():
+        norms, history = curves[name]["gradient_norm"], curves[name]["history"]
+        rows.append(
+            {
+                "head and loss": words,
+                "gradient norm, first step": f"{norms[0]:.3f}",
+                "after 2 epochs": f"{norms[-1]:.3f}",
+                "training loss, epoch 2": f"{history['loss'][-1]:.3f}",
+                "validation accuracy": f"{100 * history['val_accuracy'][-1]:.1f} %",
+            }
+        )
+    return markdown.table(rows)
+
+
+def noise() -> str:
+    """The gradient under Gumbel noise, at the start of a training."""
+    rows = []
+    for found in loaded("why-softmax/figures.json")["noise"]:
+        if found["head"] == "gumbel_softmax" and not found["margin"]:
+            matched, as_logits = found["matched"], found["as_logits"]
+            rows.append(
+                [
+                    f"{found['temperature']:g}",
+                    *(f"{matched[k]:.3f}" for k in ("noise_free", "mean", "spread")),
+                    *(f"{as_logits[k]:.4f}" for k in ("noise_free", "mean", "spread")),
+                ]
+            )
+    parts = ["mean with noise", "standard deviation of one draw"]
+    names = ["temperature", "matched: without noise", *parts]
+    names += ["as logits: without noise", *parts]
+    return markdown.table([dict(enumerate(r)) for r in rows], "", names=names)
+
+
+def times_of_heads() -> str:
+    """Milliseconds of a head with its loss and gradient, by the number of classes."""
+    names = {
+        "softmax": "softmax",
+        "log_softmax": "log-softmax",
+        "softmax2": "base-2 softmax",
+        "gumbel_softmax": "Gumbel-softmax",
+        "sparsemax": "sparsemax",
+    }
+    seconds = {
+        (row["head"], row["classes"]): row["seconds"]
+        for row in loaded("benchmarks/classes.json")["times"]
+        if row["pass"] == "with gradient"
+    }
+
+    def words(milliseconds):
+        digits = max(0, 2 - max(0, math.floor(math.log10(milliseconds))))
+        return f"{milliseconds:.{digits}f}"
+
+    return markdown.table(
+        {"head": name}
+        | {
+            f"{n:,}": words(1000 * seconds[head, n])
+            for n in (100, 10_000, 100_000, 1_000_000)
+        }
+        for head, name in names.items()
+    )
+
+
+def factored() -> str:
+    """Milliseconds of a step, and how many times longer Keras's dense layer takes."""
+    seconds = {
+        (row["classes"], row["side"]): row["seconds"]
+        for row in loaded("benchmarks/factored.json")["rows"]
+    }
+    rows = []
+    for side in ("Z-loss", "spherical", "Taylor"):
+        few, some, many = (
+            seconds[n, f"kerasoft, {side}"] for n in (10_000, 109_031, 10**6)
+        )
+        dense = [seconds[n, "Keras, Dense and softmax"] for n in (109_031, 10**6)]
+        rows.append(
+            {
+                "loss": side,
+                "10,000 classes": f"{1000 * few:.2f}",
+                "109,031": f"{1000 * some:.2f}",
+                "1,000,000": f"{1000 * many:.2f}",
+                "1,000,000 to 10,000": f"{many / few:.2f}",
+                "softmax, 109,031": f"{dense[0] / some:.0f}",
+                "softmax, 1,000,000": f"{dense[1] / many:.0f}",
+            }
+        )
+    return markdown.table(rows)
+
+
+def drift() -> str:
+    """The largest errors of a factored layer over many steps."""
+    names = ["Q", "U U⁻¹", "loss", "gradient of the features"]
+    names.append("condition number of U at the end")
+    rows = []
+    for run in loaded("benchmarks/drift.json")["runs"]:
+        errors = [f"{max(v):.1e}" for k, v in run["errors"].items() if k != "step"]
+        every = "never" if run["every"] > 10**6 else f"{run['every']:,}"
+        rows.append([run["head"], every, *errors, f"{run['condition']:.1f}"])
+    return markdown.table(
+        [dict(enumerate(row)) for row in rows],
+        names=["loss", "W recomputed every (steps)", *names],
+    )
+
+
+def train_steps() -> str:
+    """The speed of a training step, as a ratio to PyTorch's better mode."""
+    found = {
+        (row["width"], row["precision"], row["side"]): row
+        for row in loaded("benchmarks/train_step.json")["rows"]
+    }
+    sides = {
+        "Keras": "Keras with kerasoft",
+        "Keras, its own layers": "Keras's own layers and SGD",
+    }
+    rows = []
+    for width, precision in dict.fromkeys(key[:2] for key in found):
+        row = {"width": width, "precision": precision}
+        for side, words in sides.items():
+            ours = found[width, precision, side]
+            speed = f"{ours['images a second']:,.0f}"
+            row[words] = f"{ours['to the better']:.2f} ({speed})"
+        rows.append(row)
+    return markdown.table(rows, "precision")
+
+
+def next_words() -> str:
+    """How often the next word is among the ten likeliest, by minutes of training."""
+    rows = []
+    for name in ("z_loss", "adaptive", "sampled", "full"):
+        paths = sorted((RESULTS / "next-word").glob(f"{name}-*.json"))
+        runs = [loaded(str(path.relative_to(RESULTS))) for path in paths]
+
+        def mean(of: Callable[[dict], float], runs=runs) -> float:
+            return float(np.mean([of(run) for run in runs]))
+
+        row: dict[str, object] = {"layer": name, "seeds": len(runs)}
+        for i, point in enumerate(runs[0]["curve"]):
+            minutes = point["minutes"]
+            if minutes in (0.25, 1, 2, 3, 5, 10):
+                words = "0.25 min" if minutes == 0.25 else f"{minutes:g}"
+                share = mean(lambda run, i=i: run["curve"][i]["top_10"])
+                row[words] = f"{100 * share:.1f}"
+        for k in (10, 1):
+            share = mean(lambda run, k=k: run["test"][f"top_{k}"])
+            row[f"test, top-{k}"] = f"{100 * share:.1f}"
+        known = "perplexity" in runs[0]["test"]
+        row["test perplexity"] = (
+            f"{mean(lambda run: run['test']['perplexity']):.0f}" if known else ""
+        )
+        rows.append(row)
+    return markdown.table(rows)
+
+
+def which_z() -> str:
+    """What the write-up's Z could have been, over seeds."""
+    table = compared("z")
+    rows = []
+    for group in sorted(table.groups, key=lambda g: -g.as_is["accuracy"].mean):
+        accuracy, top5 = (group.as_is[name] for name in ("accuracy", "top5"))
+        rows.append(
+            {
+                "head": table.runs[group.runs[0]].config.head,
+                "seeds": len(group.runs),
+                "accuracy": f"{100 * accuracy.mean:.2f} ± {100 * accuracy.std:.2f} %",
+                "top-5": f"{100 * top5.mean:.2f} ± {100 * top5.std:.2f} %",
+                "NLL, temperature-scaled": f"{group.scaled['nll'].mean:.3f}",
+                "ECE, temperature-scaled": f"{group.scaled['ece'].mean:.3f}",
+            }
+        )
+    return markdown.table(rows)
+
+
+def of_contrasts(name: str) -> Callable[[], str]:
+    return lambda: document.contrasts(compared(name))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "write-up": lambda: writeup_table.table(read(RESULTS / "writeup").comparison),
+    "write-up, losses": lambda: writeup_table.table_of_losses(
+        read(RESULTS / "writeup").comparison
+    ),
+    "write-up, contrasts": of_contrasts("writeup"),
+    "mechanism": lambda: mechanism.table_of_runs(compared("mechanism")),
+    "mechanism, contrasts": of_contrasts("mechanism"),
+    "temperature": lambda: temperature.table(compared("temperature"), "matched"),
+    "temperature, as logits": lambda: temperature.table(
+        compared("temperature"), "as_logits"
+    ),
+    "temperature, contrasts": of_contrasts("temperature"),
+    "temperature, estimators": lambda: temperature.table_of_estimators(
+        loaded("temperature/estimators.json")
+    ),
+    "log-sum-exp": log_sum_exps,
+    "example": example,
+    "first epochs": first_epochs,
+    "noise": noise,
+    "times of heads": times_of_heads,
+    "factored": factored,
+    "drift": drift,
+    "train step": train_steps,
+    "next word": next_words,
+    "z": which_z,
+    "z, contrasts": of_contrasts("z"),
+}
+
+
+def renew(text: str) -> str:
+    """A document with its marked tables as the results have them."""
+    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n", text)
+
+
+def documents() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+if __name__ == "__main__":
+    for path in documents():
+        old = path.read_text("utf-8")
+        new = renew(old)
+        if new != old:
+            path.write_text(new, "utf-8")
+            print(path.relative_to(ROOT))

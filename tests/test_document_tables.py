@@ -1,0 +1,93 @@
+"""Every table of measured numbers in the documents is made from results/."""
+
+import re
+
+import pytest
+
+from pipelines.keeping import read
+
+WORDS = {  # tables that measure nothing, by their headers
+    "| `--head` | layer | output | value | source |",
+    "| output layer | computed for each training row | model |",
+    "| experiment | what it is |",
+    "| layer | computed for each training row | what it gives up | optimiser | use it "
+    "if |",
+    "| what | command | results |",
+}
+
+
+@pytest.fixture(scope="module")
+def made(pytestconfig):
+    root = pytestconfig.rootpath
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(root / "experiments"))
+        import document_tables
+
+        yield document_tables
+
+
+def headers(text):
+    """The first lines of a document's tables."""
+    lines = text.splitlines()
+    before = ["", *lines]
+    return [
+        line
+        for line, above in zip(lines, before, strict=False)
+        if line.startswith("|") and line.endswith("|") and not above.startswith("|")
+    ]
+
+
+def test_every_table_is_that_of_the_results(made):
+    for path in made.documents():
+        text = path.read_text("utf-8")
+        marked = made.MARKED.findall(text)
+        assert made.renew(text) == text, path.name
+        known = {table.splitlines()[0] for _, _, table in marked} | WORDS
+        assert not set(headers(text)) - known, path.name
+
+
+def test_a_changed_number_is_noticed(made):
+    path = made.ROOT / "docs" / "many-classes.md"
+    text = path.read_text("utf-8")
+    changed = text.replace("| Z-loss | 2.63 |", "| Z-loss | 2.53 |")
+    assert changed != text
+    assert made.renew(changed) == text
+
+
+def test_every_table_is_shown(made):
+    text = "".join(path.read_text("utf-8") for path in made.documents())
+    assert {name for _, name, _ in made.MARKED.findall(text)} == set(made.TABLES)
+
+
+def test_contrasts_say_what_could_have_been_seen(made):
+    """Those of every comparison that declares any are in a document."""
+    found = 0
+    for path in sorted(made.RESULTS.glob("*/comparison.json")):
+        for table in read(path.parent).comparison.tables:
+            for contrast in table.contrasts:
+                if not contrast.declared:
+                    continue
+                found += 1
+                name = f"{path.parent.name}, contrasts".replace("writeup", "write-up")
+                (line,) = (
+                    line
+                    for line in made.TABLES[name]().splitlines()
+                    if line.startswith(f"| {contrast.a} | {contrast.b} |")
+                )
+                cells = [cell.strip() for cell in line.split("|")[3:-1]]
+                seeds, difference, visible, verdict = cells
+                assert seeds == f"{len(contrast.runs_a)} and {len(contrast.runs_b)}"
+                assert re.fullmatch(r"[+-]\S+ \(\S+ to \S+\)", difference), line
+                assert float(visible) > 0
+                points = 100 * abs(contrast.difference)
+                if verdict == "different":
+                    assert points >= float(visible) - 0.01
+    assert found > 15
+
+
+def test_the_same_function_is_never_called_different(made):
+    """Softmax and log-softmax with their matched losses, five seeds each."""
+    (first, *_) = made.compared("writeup").contrasts
+    assert {first.a.split(",")[0], first.b.split(",")[0]} == {"softmax", "log_softmax"}
+    assert len(first.runs_a) == len(first.runs_b) == 5
+    assert first.verdict in ("equivalent", "cannot tell")
