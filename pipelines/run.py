@@ -38,7 +38,7 @@ def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]
         return tuple(getattr(config, name) for name in names)
 
     known: dict[tuple, list[float]] = {}
-    for path in sorted(saved_models.glob("[!.]*")):
+    for path in sorted(filter(Path.is_dir, saved_models.glob("[!.]*"))):
         try:
             record = run_folder.read_record(path)
         except InputError as error:
