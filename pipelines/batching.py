@@ -6,16 +6,18 @@ an uninterrupted one would have seen.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from pipelines.augmentation import crop_and_flip, cutout, mixup, shuffled
 from pipelines.config import BUILT_IN, USUAL, Config
 from pipelines.datasets import Split
 from pipelines.errors import InputError
+from pipelines.pixels import rgb
 
-GREY = 128
 LEAST_STEPS = 16  # that an epoch holds by default, where a batch of the least size fits
 LEAST_BATCH = 8
 
@@ -91,22 +93,34 @@ def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Da
     return (
         tf.data.Dataset.from_tensor_slices(tuple(split))
         .batch(batch_size)
-        .map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
+        .map(lambda images, labels: (rgb(images), tf.one_hot(labels, num_classes)))
         .prefetch(2)
         .with_options(_options())
     )
 
 
 def training_batches(
-    split: Split, num_classes: int, config: Config, first_epoch: int = 0
+    split: Split,
+    num_classes: int,
+    config: Config,
+    first_epoch: int = 0,
+    augment: Callable = crop_and_flip,
 ) -> tf.data.Dataset:
-    """Shuffled, augmented batches without end, from the start of `first_epoch`."""
+    """Shuffled, augmented batches without end, from the start of `first_epoch`.
+
+    Args:
+        split: The training images.
+        num_classes: The number of classes.
+        config: Describes the run.
+        first_epoch: Where to begin.
+        augment: From images, the padding and a seed to changed images.
+    """
     given = pace(split, config)
     size, steps = given.batch_size, given.steps_per_epoch
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
     def epoch_of(epoch):
-        order = _shuffled(len(split.labels), tf.stack([config.seed, epoch]))
+        order = shuffled(len(split.labels), tf.stack([config.seed, epoch]))
         rows = tf.reshape(order[: steps * size], (steps, size))
         step = epoch * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((rows, step))
@@ -114,7 +128,7 @@ def training_batches(
     def batch_of(rows, step):
         x, y = tf.gather(images, rows), tf.one_hot(tf.gather(labels, rows), num_classes)
         seeds = tf.random.split(tf.stack([config.seed, step]), 3)
-        x = crop_and_flip(x, config.padding, seeds[0])
+        x = rgb(augment(x, config.padding, seeds[0]))
         if config.cutout:
             x = cutout(x, config.cutout, seeds[1])
         if config.mixup:
@@ -138,60 +152,3 @@ def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
-
-
-def crop_and_flip(images, padding: int, seed):
-    """Reflects pixels around each image, crops it back at random, flips half."""
-    count, height, width, _ = images.shape
-    seeds = tf.random.split(seed, 2)
-    top, left = tf.unstack(
-        tf.random.stateless_uniform(
-            (2, count, 1), seeds[0], -padding, padding + 1, tf.int32
-        )
-    )
-    flipped = tf.random.stateless_uniform((count, 1), seeds[1]) < 0.5
-    rows, columns = top + tf.range(height), left + tf.range(width)
-    columns = tf.where(flipped, tf.reverse(columns, [1]), columns)
-    images = tf.gather(images, _reflect(rows, height), axis=1, batch_dims=1)
-    return tf.gather(images, _reflect(columns, width), axis=2, batch_dims=1)
-
-
-def _shuffled(count: int, seed):
-    return tf.random.experimental.stateless_shuffle(  # pyright: ignore
-        tf.range(count), seed
-    )
-
-
-def _reflect(index, size):
-    """Indices outside 0..size-1 mirrored at the border pixels."""
-    index = tf.abs(index)
-    return tf.where(index < size, index, 2 * (size - 1) - index)
-
-
-def cutout(images, side: int, seed):
-    """Lays a grey square with a random centre over each image (arXiv 1708.04552)."""
-    count, height, width, _ = images.shape
-    seeds = tf.random.split(seed, 2)
-
-    def covered(length, seed):
-        centre = tf.random.stateless_uniform((count, 1), seed, 0, length, tf.int32)
-        distance = tf.range(length) - centre + side // 2
-        return (distance >= 0) & (distance < side)
-
-    square = (
-        covered(height, seeds[0])[:, :, None] & covered(width, seeds[1])[:, None, :]
-    )
-    return tf.where(square[..., None], tf.constant(GREY, images.dtype), images)
-
-
-def mixup(images, targets, alpha: float, seed):
-    """Mixes each image and target with another's (arXiv 1710.09412)."""
-    seeds = tf.random.split(seed, 2)
-    a, b = tf.unstack(tf.random.stateless_gamma((2,), seeds[0], tf.constant(alpha)))
-    share = a / (a + b)
-    order = _shuffled(images.shape[0], seeds[1])
-    mixed = share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(
-        tf.gather(images, order), tf.float32
-    )
-    targets = share * targets + (1 - share) * tf.gather(targets, order)
-    return tf.cast(tf.round(mixed), images.dtype), targets

@@ -72,8 +72,11 @@ class Config:
             Or two of these, `first` and `then`, and `after` how many epochs to change.
         dataset: `cifar100`, `shapes100` (built in), `tfds:NAME` (an image
             classification set of TensorFlow Datasets, TFDS), `folder:PATH`
-            (PATH/CLASS/*, or PATH/train/CLASS/* and PATH/test/CLASS/*), or `auto`:
-            CIFAR-100 where TFDS has it or can get it, shapes100 otherwise.
+            (PATH/CLASS/*, or PATH/train/CLASS/* and PATH/test/CLASS/*), `glyphs` (Han
+            characters in the installed fonts) or `glyphs:FOLDER`, or `auto`: CIFAR-100
+            where TFDS has it or can get it, shapes100 otherwise.
+        classes: How many of the data set's classes to keep, the same ones for every
+            seed; all if not given.
         label: The classes, where the data set has both: fine (of CIFAR-100, 100) or
             coarse (20).
         image_size: The side to which images of a folder or of `tfds:NAME` are resized.
@@ -112,6 +115,7 @@ class Config:
     loss: str | Switch = "matched"
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
+    classes: int | None = None
     image_size: int = 32
     backbone: str = "resnet12"
     width: int = 16
@@ -198,6 +202,9 @@ class Config:
             datasets.find(self.dataset)
         if ":" not in self.backbone:
             self.check_backbone()
+        self._require(
+            self.classes is None or self.classes >= 2, "classes", "must be at least 2"
+        )
         self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "steps_per_execution"):
             self._require(getattr(self, name) >= 1, name, "must be at least 1")

@@ -49,6 +49,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.keeping import keep
 from pipelines.options import parse
+from pipelines.pixels import rgb
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run
 
@@ -252,7 +253,8 @@ def load_data(run: Run, seed: int) -> datasets.Data:
         InputError: If its checksum is not the one that the run wrote down.
     """
     name = run.record.dataset.name
-    loaded = datasets.load(name, run.config.label, run.config.image_size, seed)
+    config = run.config
+    loaded = datasets.load(name, config.label, config.image_size, seed, config.classes)
     trained_on = run.record.dataset.checksum
     if loaded.checksum != trained_on:
         raise InputError(
@@ -273,7 +275,7 @@ def speed(serve: Callable, images: np.ndarray) -> Timing:
             times.append(time.perf_counter() - started)
         return statistics.median(times[2:])
 
-    many = tf.constant(np.resize(images, (256, *images.shape[1:])))
+    many = rgb(tf.constant(np.resize(images, (256, *images.shape[1:]))))
     return Timing(
         latency_ms=1000 * median_seconds(many[:1], 50),
         images_per_second=256 / median_seconds(many, 7),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from pipelines import datasets, metrics, saved_model
 from pipelines.comparison import Bins, Judgement
 from pipelines.errors import InputError
+from pipelines.pixels import rgb
 from pipelines.run_folder import Run
 
 
@@ -36,7 +37,7 @@ def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answ
     if samples:
         means = []
         for start in range(0, len(images), saved_model.BATCH):
-            batch = tf.constant(images[start : start + saved_model.BATCH])
+            batch = rgb(tf.constant(images[start : start + saved_model.BATCH]))
             seeds = tf.range(start, start + samples, dtype=tf.int64)
             drawn = serve.sample(images=batch, seeds=seeds)["probabilities"].numpy()
             means.append(drawn.mean(axis=0, dtype="float64"))

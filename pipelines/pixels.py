@@ -78,3 +78,10 @@ def resize(images, size: int):
     *some, _, _, channels = images.shape
     pixels = tf.cond(same, lambda: images, resized)
     return tf.ensure_shape(pixels, (*some, size, size, channels))
+
+
+def rgb(images):
+    """Images of three channels, of those or of one, which is repeated."""
+    if images.shape[-1] == 3:
+        return images
+    return tf.repeat(images, 3, axis=-1)

@@ -17,7 +17,7 @@ from kerasoft.heads import GumbelHead
 from kerasoft.ops import TINY
 from pipelines import run_folder
 from pipelines.errors import InputError, one_line
-from pipelines.pixels import resize
+from pipelines.pixels import resize, rgb
 
 CLASS_NAMES = "class_names.txt"
 BATCH = 250  # images that are asked about at once
@@ -116,7 +116,7 @@ def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
     """
     answers = []
     for start in range(0, len(images), BATCH):
-        served = serve(images=tf.constant(images[start : start + BATCH]))
+        served = serve(images=rgb(tf.constant(images[start : start + BATCH])))
         answers.append([served[name].numpy() for name in names])
     return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
 

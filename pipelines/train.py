@@ -125,7 +125,9 @@ def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
 
 def load_data(config: Config) -> datasets.Data:
     """The data of a config, of which some training labels may be wrong."""
-    data = datasets.load(config.dataset, config.label, config.image_size, config.seed)
+    data = datasets.load(
+        config.dataset, config.label, config.image_size, config.seed, config.classes
+    )
     labels = batching.with_wrong_labels(
         data.train.labels, len(data.class_names), config.label_noise, config.seed
     )
@@ -164,7 +166,9 @@ def fit(
         hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
     num_classes = len(dataset.class_names)
     model.fit(
-        batching.training_batches(dataset.train, num_classes, config, first_epoch),
+        batching.training_batches(
+            dataset.train, num_classes, config, first_epoch, dataset.augment
+        ),
         validation_data=batching.batches(dataset.validation, num_classes),
         steps_per_epoch=batching.steps_per_epoch(dataset.train, config),
         initial_epoch=first_epoch,
@@ -202,7 +206,7 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
                 config.backbone,
                 len(dataset.class_names),
                 head,
-                dataset.test.images.shape[1:],
+                (*dataset.test.images.shape[1:3], 3),
                 width=config.width,
                 dropblock=config.dropblock,
                 seed=config.seed,

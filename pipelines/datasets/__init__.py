@@ -15,7 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.model_selection import train_test_split
 
-from pipelines.datasets import folder, prepared
+from pipelines.augmentation import crop_and_flip
+from pipelines.datasets import folder, glyphs, prepared
 from pipelines.datasets.source import Source, Split
 from pipelines.errors import InputError, one_line
 
@@ -25,6 +26,8 @@ DATASETS: dict[str, Callable[[str, int], Source]] = {
     "shapes100": lambda _, size: prepared.read("shapes100"),
     "tfds:NAME": prepared.read_resized,
     "folder:PATH": folder.read,
+    "glyphs": lambda place, size: glyphs.read(place),
+    "glyphs:FOLDER": lambda place, size: glyphs.read(place),
 }
 VALIDATION_SHARE = 0.1
 
@@ -40,6 +43,8 @@ class Data:
         superclasses: The superclass of each class, or `None`.
         superclass_names: The names of the superclasses, or `None`.
         checksum: SHA-256 of the images and labels.
+        harder: The test images again, harder to tell, or `None`.
+        augment: From training images, the padding and a seed to changed images.
     """
 
     name: str
@@ -50,6 +55,8 @@ class Data:
     superclasses: list[int] | None
     superclass_names: list[str] | None
     checksum: str
+    harder: np.ndarray | None = None
+    augment: Callable = crop_and_flip
 
 
 def find(name: str) -> Callable[[int], Source]:
@@ -71,14 +78,22 @@ def names() -> str:
     return f"{', '.join(some)} or {last}"
 
 
-def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
-    """Loads a data set and splits off its validation images.
+def load(
+    name: str,
+    label: str = "fine",
+    size: int = 32,
+    seed: int = 0,
+    classes: int | None = None,
+) -> Data:
+    """Loads a data set and splits off its validation images, unless it has some.
 
     Args:
         name: One of `DATASETS`, or `auto`.
         label: `fine` or `coarse`.
         size: The side to which images are resized, where they are not all of one size.
         seed: Of the split.
+        classes: How many of the classes to keep, the same ones for every seed and all
+            those of fewer; all if `None`.
 
     Raises:
         InputError: If the data set is not there or cannot serve.
@@ -90,24 +105,29 @@ def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
             f"label {label} needs cifar100 or shapes100, or another data set with "
             f"superclasses: the images of {name} have one label each."
         )
+    if classes:
+        source = _subset(source, label, classes)
     labels = source.labels[label]
     if min(labels.train.min(), labels.test.min()) < 0:
         raise InputError(f"{name} has images without a label, which cannot serve.")
     train = Split(source.train, labels.train)
     test = Split(source.test, labels.test)
-    digest = hashlib.sha256()
-    for array in (*train, *test):
-        digest.update(array.tobytes())
     fine = source.labels["fine"].train
+    given = None
+    if source.validation is not None and labels.validation is not None:
+        given = Split(source.validation, labels.validation)
+    digest = hashlib.sha256()
+    for array in (*train, *(given or ()), *test):
+        digest.update(np.ascontiguousarray(array).data)
     superclasses = superclass_names = None
     if label == "fine" and "coarse" in source.labels:
         coarse = source.labels["coarse"]
         superclasses = [0] * len(labels.names)
-        pairs = zip(fine.tolist(), coarse.train.tolist(), strict=True)
-        for i, superclass in set(pairs):
+        pairs = np.unique(np.stack([fine, coarse.train]), axis=1).T.tolist()
+        for i, superclass in pairs:
             superclasses[i] = superclass
         superclass_names = coarse.names
-    train, validation = _hold_out(train, fine, seed)
+    train, validation = (train, given) if given else _hold_out(train, fine, seed)
     if source.note:
         counts = (
             f"{len(train.labels):,} images to train, {len(validation.labels):,} to "
@@ -123,6 +143,8 @@ def load(name: str, label: str = "fine", size: int = 32, seed: int = 0) -> Data:
         superclasses=superclasses,
         superclass_names=superclass_names,
         checksum=digest.hexdigest(),
+        harder=source.harder,
+        augment=source.augment,
     )
 
 
@@ -133,6 +155,45 @@ def resolve(name: str) -> str:
     choice, reason = prepared.cifar100_or("shapes100")
     print(f"*** DATA SET: {choice} ({one_line(reason)}) ***", file=sys.stderr)
     return choice
+
+
+def _subset(source: Source, label: str, classes: int) -> Source:
+    """The images of some classes, chosen at random and once for all."""
+    names = source.labels[label].names
+    if not 2 <= classes <= len(names):
+        raise InputError(
+            f"classes must be at least 2 and at most {len(names):,}, those of the data "
+            f"set. Received: {classes}"
+        )
+    kept = np.sort(np.random.default_rng(0).permutation(len(names))[:classes])
+    number = np.full(len(names), -1, "int32")
+    number[kept] = np.arange(classes)
+    of = source.labels[label]
+
+    def chosen(labels):
+        return None if labels is None else number[labels] >= 0
+
+    rows = {"train": chosen(of.train), "test": chosen(of.test)}
+    rows["validation"] = chosen(of.validation)
+
+    def some(array, part):
+        return None if array is None else array[rows[part]]
+
+    def relabelled(kind):
+        found = source.labels[kind]
+        parts = {part: some(getattr(found, part), part) for part in rows}
+        if kind != label:
+            return found._replace(**parts)
+        parts = {p: None if x is None else number[x] for p, x in parts.items()}
+        return found._replace(**parts, names=[names[i] for i in kept])
+
+    return source._replace(
+        train=some(source.train, "train"),
+        test=some(source.test, "test"),
+        validation=some(source.validation, "validation"),
+        harder=some(source.harder, "test"),
+        labels={kind: relabelled(kind) for kind in source.labels},
+    )
 
 
 def _hold_out(split: Split, strata: np.ndarray, seed: int) -> tuple[Split, Split]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import threading
 import urllib.request
-from pathlib import Path
 
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.datasets.source import Labels, Source
+from pipelines.datasets.source import Labels, Source, cache_folder
 from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 
@@ -108,8 +106,7 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
     if name == "shapes100":
         from pipelines.datasets.shapes100 import Shapes100
 
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        builder = Shapes100(data_dir=cache / "kerasoft")
+        builder = Shapes100(data_dir=cache_folder())
     else:
         try:
             builder = tfds.builder(name)

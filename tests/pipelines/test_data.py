@@ -15,7 +15,15 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import batching, datasets, evaluate, pixels, saved_model, train
+from pipelines import (
+    augmentation,
+    batching,
+    datasets,
+    evaluate,
+    pixels,
+    saved_model,
+    train,
+)
 from pipelines.config import Config
 from pipelines.datasets import prepared, source
 from pipelines.errors import InputError
@@ -393,13 +401,13 @@ def test_crops_are_windows_of_the_reflected_image(seed):
             np.ascontiguousarray(window[:, ::-1]),
         )
     }
-    crops = batching.crop_and_flip(tf.constant(np.stack([image] * 4)), 4, [seed, 0])
+    crops = augmentation.crop_and_flip(tf.constant(np.stack([image] * 4)), 4, [seed, 0])
     assert all(crop.tobytes() in windows for crop in crops.numpy())
 
 
 def test_crops_and_flips_take_every_place():
     image = np.arange(12 * 10, dtype="uint8").reshape(1, 12, 10, 1)
-    crops = batching.crop_and_flip(
+    crops = augmentation.crop_and_flip(
         tf.constant(np.repeat(image, 4000, 0)), 4, [0, 0]
     ).numpy()
     assert len({crop.tobytes() for crop in crops}) == 9 * 9 * 2
@@ -407,7 +415,9 @@ def test_crops_and_flips_take_every_place():
 
 def test_cutout_covers_a_square():
     images = tf.zeros((64, 16, 16, 3), tf.uint8)
-    covered = (batching.cutout(images, 4, [0, 0]).numpy() == batching.GREY).all(-1)
+    covered = (augmentation.cutout(images, 4, [0, 0]).numpy() == augmentation.GREY).all(
+        -1
+    )
     sizes = covered.sum((1, 2))
     assert sizes.max() == 16
     assert sizes.min() >= 4
@@ -419,7 +429,7 @@ def test_cutout_covers_a_square():
 def test_mixup_mixes_images_and_targets_alike():
     images = tf.constant(np.repeat([[0], [200]], 8, 0).reshape(16, 1, 1, 1), tf.uint8)
     targets = tf.one_hot(np.repeat([0, 1], 8), 2)
-    mixed, mixed_targets = batching.mixup(images, targets, 1.0, [3, 1])
+    mixed, mixed_targets = augmentation.mixup(images, targets, 1.0, [3, 1])
     np.testing.assert_allclose(
         mixed.numpy().ravel(), 200 * mixed_targets.numpy()[:, 1], atol=0.5
     )
