@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+from scipy.sparse import csr_array
 
 from pipelines.config import Config
 from pipelines.metrics import Outcomes
@@ -322,5 +322,5 @@ class Results(NamedTuple):
 
     comparison: Comparison
     timings: Mapping[str, Timing]
-    confusions: Mapping[str, np.ndarray]
+    confusions: Mapping[str, csr_array]
     outcomes: Mapping[str, Outcomes]

@@ -35,7 +35,7 @@ def save_all(table: Table, results: Results, folder: Path, prefix: str):
     if plots.temperatures(table):
         drawn["temperature"] = by_temperature(table)
     for row in table.rows:
-        if not row.samples:
+        if not row.samples and (plots.has_matrix(table) or table.superclasses):
             name = row.id.replace("/", "-")
             drawn[f"confusion-{name}"] = confusion(row, table, results)
     for name, figure in drawn.items():
@@ -135,7 +135,7 @@ def reliability(rows: Sequence[Row]) -> matplotlib.figure.Figure:
 
 def confusion(row: Row, table: Table, results: Results) -> matplotlib.figure.Figure:
     matrix = results.confusions[row.id]
-    panels = [plots.confusion(matrix, table)]
+    panels = [plots.confusion(matrix, table)] * plots.has_matrix(table)
     if table.superclasses:
         panels.append(plots.folded(matrix, table))
     size = (6.5 * len(panels), 6.5)

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import jsonargparse
 import numpy as np
 import tensorflow as tf
+from scipy.sparse import csr_array
 
 from pipelines import (
     between_runs,
@@ -130,7 +131,7 @@ class Kept(NamedTuple):
     """What is gathered beside the tables, as `Results` has it."""
 
     timings: dict[str, Timing]
-    confusions: dict[str, np.ndarray]
+    confusions: dict[str, csr_array]
     outcomes: dict[str, metrics.Outcomes]
 
 
@@ -152,6 +153,11 @@ def judge_all(
     validation_of = functools.cache(lambda seed: load_data(members[0], seed).validation)
     config = members[0].config
     dataset = load_data(members[0], config.seed)
+    if wanted.probabilities and len(dataset.class_names) > judging.MANY:
+        raise InputError(
+            f"--probabilities keeps every probability, of at most {judging.MANY:,} "
+            f"classes. Received: {dataset.name} with {len(dataset.class_names):,}"
+        )
     foreign = None
     if wanted.ood:
         foreign = robustness.others(wanted.ood, dataset, config.image_size)
@@ -171,11 +177,8 @@ def judge_all(
         noisy = serve.sample and run.config.noise != "never"
         for samples in (0, SAMPLES) if noisy else (0,):
             name = run.name + f"-{samples}samples" * bool(samples)
-            answer = judging.ask(run, serve, dataset.test.images, samples)
-            held_out = judging.ask(run, serve, validation.images, samples)
-            as_is, scaled, temperature, facts = judging.judge(
-                answer, held_out, dataset, validation
-            )
+            judged = judging.judge(run, serve, samples, dataset, validation)
+            facts, answer = judged.facts, judged.answer
             rows.append(
                 Row(
                     id=name,
@@ -184,9 +187,9 @@ def judge_all(
                     samples=samples,
                     # Of scores, probabilities are made that nothing calibrated.
                     scores=run.record.outputs == "scores",
-                    as_is=as_is,
-                    temperature=temperature,
-                    scaled=scaled,
+                    as_is=judged.as_is,
+                    temperature=judged.temperature,
+                    scaled=judged.scaled,
                 )
             )
             kept.outcomes[name] = facts
@@ -194,10 +197,10 @@ def judge_all(
                 facts["predicted"], facts["label"], len(class_names)
             )
             key = unseeded[run.name], samples
-            if counts[key[0]] > 1:  # probabilities may be large
+            if answer and counts[key[0]] > 1:
                 sums[key] = sums.get(key, 0) + answer.probabilities
                 seeds[key].append(run.name)
-            if wanted.probabilities:
+            if answer and wanted.probabilities:
                 save(wanted.probabilities, name, answer, dataset.test.labels)
         if wanted.shift:
             shifted += robustness.shifted(run, serve, dataset)

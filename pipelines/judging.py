@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,13 @@ import tensorflow as tf
 
 from pipelines import datasets, metrics, saved_model
 from pipelines.comparison import Bins, Judgement
+from pipelines.datasets.source import Split
 from pipelines.errors import InputError
 from pipelines.pixels import rgb
 from pipelines.run_folder import Run
+
+MANY = 1000  # classes: of more, not all probabilities are held at once
+HELD = 5 * 10**7  # probabilities of validation images that are
 
 
 class Answer(NamedTuple):
@@ -22,103 +27,160 @@ class Answer(NamedTuple):
     log_probabilities: np.ndarray
 
 
-def ask(run: Run, serve: Callable, images: np.ndarray, samples: int = 0) -> Answer:
-    """What a SavedModel answers.
+class Judged(NamedTuple):
+    """What came of a run's answers to the test images.
+
+    Attributes:
+        as_is: The metrics of the answers.
+        scaled: Those after temperature scaling.
+        temperature: That of the scaling.
+        facts: What became of each image.
+        answer: The answers, of up to `MANY` classes.
+    """
+
+    as_is: Judgement
+    scaled: Judgement
+    temperature: float
+    facts: dict[str, np.ndarray]
+    answer: Answer | None
+
+
+def answers(
+    run: Run, serve: Callable, images: np.ndarray, samples: int = 0
+) -> Iterator[Answer]:
+    """What a SavedModel answers, batch by batch.
 
     Args:
         run: Whose it is.
         serve: Its serving function, from `saved_model.load`.
-        images: uint8 of shape `(n, height, width, 3)`.
+        images: uint8 of shape `(n, height, width, channels)`.
         samples: 0 for the answer without noise, or how many noisy draws to average.
 
     Raises:
         InputError: If an answer is not finite.
     """
-    if samples:
-        means = []
-        for start in range(0, len(images), saved_model.BATCH):
-            batch = rgb(tf.constant(images[start : start + saved_model.BATCH]))
+    for start in range(0, len(images), saved_model.BATCH):
+        batch = rgb(tf.constant(images[start : start + saved_model.BATCH]))
+        if samples:
             seeds = tf.range(start, start + samples, dtype=tf.int64)
             drawn = serve.sample(images=batch, seeds=seeds)["probabilities"].numpy()
-            means.append(drawn.mean(axis=0, dtype="float64"))
-        mean = np.concatenate(means)
-        answer = Answer(mean, metrics.log_of(mean))
-    else:
-        answer = Answer(*saved_model.ask(serve, images, *Answer._fields))
-    if not all(np.isfinite(array).all() for array in answer):
-        raise InputError(f"The run {run.name} gives probabilities that are not finite.")
-    return answer
+            mean = drawn.mean(axis=0, dtype="float64")
+            answer = Answer(mean, metrics.log_of(mean))
+        else:
+            served = serve(images=batch)
+            answer = Answer(*(served[name].numpy() for name in Answer._fields))
+        if not all(np.isfinite(array).all() for array in answer):
+            raise InputError(
+                f"The run {run.name} gives probabilities that are not finite."
+            )
+        yield answer
+
+
+def whole(parts: Sequence[Answer]) -> Answer:
+    return Answer(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def judge(
-    answer: Answer, held_out: Answer, dataset: datasets.Data, validation: datasets.Split
-) -> tuple[Judgement, Judgement, float, dict[str, np.ndarray]]:
-    """The metrics of an answer, before and after temperature scaling.
+    run: Run,
+    serve: Callable,
+    samples: int,
+    dataset: datasets.Data,
+    validation: Split,
+) -> Judged:
+    """The metrics of a run's answers, before and after temperature scaling.
 
     Args:
-        answer: To the test images.
-        held_out: To the validation images.
-        dataset: Has the test labels and the superclasses.
-        validation: Those images with their labels.
-
-    Returns:
-        Both, the temperature of the scaling, and what became of each test image.
+        run: Whose they are.
+        serve: Its serving function, from `saved_model.load`.
+        samples: See `answers`.
+        dataset: Has the test images and the superclasses.
+        validation: Images to fit the temperatures and the sets on; of very many
+            classes, some of them are enough.
     """
-    labels = dataset.test.labels
-    facts = metrics.as_kept(
-        outcomes(answer, dataset)
-        | metrics.conformal_sets(
-            held_out.log_probabilities,
-            validation.labels,
-            answer.log_probabilities,
-            labels,
-        )
-    )
-    temperature = metrics.fit_temperature(held_out.log_probabilities, validation.labels)
-    log_scaled = metrics.tempered(answer.log_probabilities, temperature)
-    p_scaled = np.exp(log_scaled)
-    scaled = metrics.outcomes(p_scaled, labels, log_scaled)
+    classes, superclasses = len(dataset.class_names), dataset.superclasses
+    most = min(HELD // classes, len(validation.labels))
+    rows = np.random.default_rng(0).permutation(len(validation.labels))[:most]
+    rows = np.sort(rows)
+    labels = validation.labels[rows]
+    held = whole(list(answers(run, serve, validation.images[rows], samples)))
+    temperature = metrics.fit_temperature(held.log_probabilities, labels)
+    threshold = metrics.conformal_threshold(held.log_probabilities, labels)
+    as_is, scaled = defaultdict(list), defaultdict(list)
+    kept, start = [], 0
+    for answer in answers(run, serve, dataset.test.images, samples):
+        truth = dataset.test.labels[start : start + len(answer.probabilities)]
+        start += len(truth)
+        log_p = answer.log_probabilities
+        facts = outcomes(answer, truth, superclasses)
+        _add(facts | metrics.conformal_sets(log_p, truth, threshold), as_is)
+        log_scaled = metrics.tempered(log_p, temperature)
+        _add(metrics.outcomes(np.exp(log_scaled), truth, log_scaled), scaled)
+        if classes <= MANY:
+            kept.append(answer)
+    if dataset.harder is not None:
+        for answer in answers(run, serve, dataset.harder, samples):
+            predicted = answer.log_probabilities.argmax(axis=1)
+            _add({"predicted_of_harder": predicted}, as_is)
+    facts = metrics.as_kept({n: np.concatenate(x) for n, x in as_is.items()})
+    facts_scaled = {n: np.concatenate(x) for n, x in scaled.items()}
+    answer = whole(kept) if kept else None
+    p = p_scaled = None
+    if answer:
+        p = answer.probabilities
+        p_scaled = np.exp(metrics.tempered(answer.log_probabilities, temperature))
     calibration = [name for name, m in metrics.METRICS.items() if m.calibration]
-    return (
-        judged(facts, answer.probabilities, dataset.superclasses),
-        judged(scaled, p_scaled, None, calibration),
-        temperature,
-        facts,
+    return Judged(
+        as_is=judged(facts, p, superclasses),
+        scaled=judged(facts_scaled, p_scaled, None, calibration),
+        temperature=temperature,
+        facts=facts,
+        answer=answer,
     )
+
+
+def _add(columns: dict[str, np.ndarray], to: dict[str, list]):
+    for name, column in columns.items():
+        to[name].append(column)
 
 
 def ensemble(total: np.ndarray, dataset: datasets.Data) -> Judgement:
     """The metrics of the mean of several runs' probabilities, from their sum."""
     mean = total / total.sum(axis=1, keepdims=True)
-    facts = metrics.as_kept(outcomes(Answer(mean, metrics.log_of(mean)), dataset))
-    return judged(facts, mean, dataset.superclasses)
+    answer = Answer(mean, metrics.log_of(mean))
+    facts = outcomes(answer, dataset.test.labels, dataset.superclasses)
+    return judged(metrics.as_kept(facts), mean, dataset.superclasses)
 
 
-def outcomes(answer: Answer, dataset: datasets.Data) -> dict[str, np.ndarray]:
-    """What became of each test image, with its superclass if the classes have any."""
+def outcomes(
+    answer: Answer, labels: np.ndarray, superclasses: Sequence[int] | None
+) -> dict[str, np.ndarray]:
+    """What became of each image, with its superclass if the classes have any."""
     probabilities, log_probabilities = answer
-    facts = metrics.outcomes(probabilities, dataset.test.labels, log_probabilities)
-    if dataset.superclasses:
-        facts["superclass"] = metrics.of_superclasses(
-            probabilities, dataset.superclasses
-        )
+    facts = metrics.outcomes(probabilities, labels, log_probabilities)
+    if superclasses:
+        facts["superclass"] = metrics.of_superclasses(probabilities, superclasses)
     return facts
 
 
 def judged(
     facts: metrics.Outcomes,
-    probabilities: np.ndarray,
+    probabilities: np.ndarray | None,
     superclasses: Sequence[int] | None,
     names: Sequence[str] | None = None,
 ) -> Judgement:
-    """Metrics of outcomes, with bootstrap intervals of those that have them."""
-    classes = probabilities.shape[1]
+    """Metrics of outcomes, with bootstrap intervals of those that have them.
+
+    The class-wise calibration error is of all the probabilities, if they are given.
+    """
     resampled = [n for n in names or metrics.METRICS if metrics.METRICS[n].interval]
+    known = dict(facts)
+    if probabilities is not None:
+        gaps = metrics.classwise_gaps(probabilities, facts["label"])
+        known["classwise_gap"] = gaps
     return Judgement(
-        metrics=metrics.summary(facts, classes, superclasses, names),
+        metrics=metrics.summary(known, superclasses, names),
         intervals=metrics.bootstrap(
-            facts,
-            lambda drawn: metrics.summary(drawn, classes, superclasses, resampled),
+            facts, lambda drawn: metrics.summary(drawn, superclasses, resampled)
         ),
         floors=metrics.floors(facts, probabilities),
         reliability=Bins(**metrics.reliability(facts)),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.sparse import coo_array, csr_array
 
 from pipelines import typed_json
 from pipelines.comparison import FORMAT, Comparison, Results, Row, Timings
@@ -29,11 +30,17 @@ def keep(results: Results, folder: Path):
     typed_json.write(folder / "comparison.json", comparison)
     timings = Timings(comparison.made[0].device, dict(results.timings))
     typed_json.write(folder / "timings.json", timings)
-    matrices = {
-        f"table{number}": np.stack([results.confusions[row.id] for row in table.rows])
-        for number, table in enumerate(comparison.tables)
-    }
-    _write_arrays(folder / "confusion.npz", matrices)
+    cells = {}
+    for number, table in enumerate(comparison.tables):
+        found = [results.confusions[row.id].tocoo() for row in table.rows]
+        columns = {
+            "row": np.repeat(np.arange(len(found)), [matrix.nnz for matrix in found]),
+            "true": np.concatenate([matrix.row for matrix in found]),
+            "predicted": np.concatenate([matrix.col for matrix in found]),
+            "count": np.concatenate([matrix.data for matrix in found]),
+        }
+        cells |= {f"table{number}-{name}": column for name, column in columns.items()}
+    _write_arrays(folder / "confusion.npz", cells)
     for name, facts in results.outcomes.items():
         _write_arrays(folder / "outcomes" / f"{name}.npz", facts)
 
@@ -84,14 +91,21 @@ def _outcomes_of(row: Row, folder: Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_confusions(path: Path, comparison: Comparison) -> dict[str, np.ndarray]:
+def _read_confusions(path: Path, comparison: Comparison) -> dict[str, csr_array]:
     confusions = {}
     # Opened here, for np.load leaves a damaged file open.
-    with path.open("rb") as file, np.load(file) as matrices:
+    with path.open("rb") as file, np.load(file) as cells:
         for number, table in enumerate(comparison.tables):
-            kept = matrices[f"table{number}"].astype("int64")
-            for row, matrix in zip(table.rows, kept, strict=True):
-                if not np.isclose(np.trace(matrix) / matrix.sum(), row.accuracy):
+            kept = [
+                cells[f"table{number}-{name}"].astype("int64")
+                for name in ("row", "true", "predicted", "count")
+            ]
+            shape = 2 * (len(table.class_names),)
+            for place, row in enumerate(table.rows):
+                true, predicted, count = (x[kept[0] == place] for x in kept[1:])
+                matrix = coo_array((count, (true, predicted)), shape=shape).tocsr()
+                share = matrix.diagonal().sum() / max(matrix.sum(), 1)
+                if not np.isclose(share, row.accuracy):
                     raise ValueError(f"{path.name} is of another comparison")
                 confusions[row.id] = matrix
     return confusions

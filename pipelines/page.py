@@ -16,7 +16,7 @@ import plotly.offline
 from pipelines import plots, tables, wording
 from pipelines.comparison import Results, Row, Table
 from pipelines.draw_plotly import draw
-from pipelines.metrics import METRICS, class_lines
+from pipelines.metrics import METRICS
 from pipelines.tables import Cell
 
 SCALED = "Calibration, scaled"
@@ -89,6 +89,8 @@ def render(results: Results) -> str:
             "curves": list(curves(table)),
             "metrics": by_temperature(table),
             "superclasses": bool(table.superclasses),
+            "matrix": plots.has_matrix(table),
+            "worst": plots.WORST_CLASSES,
         }
         for number, table in enumerate(comparison.tables, start=1)
     ]
@@ -137,10 +139,11 @@ def figures(table: Table, results: Results) -> dict[str, Any]:
             row.id: draw(plots.confused(matrices[row.id], table.class_names))
             for row in table.rows
         },
-        "confusion": {
-            row.id: draw(plots.confusion(matrices[row.id], table)) for row in table.rows
-        },
     }
+    if plots.has_matrix(table):
+        found["confusion"] = {
+            row.id: draw(plots.confusion(matrices[row.id], table)) for row in table.rows
+        }
     if table.superclasses:
         found["folded"] = {
             row.id: draw(plots.folded(matrices[row.id], table)) for row in table.rows
@@ -150,8 +153,7 @@ def figures(table: Table, results: Results) -> dict[str, Any]:
         "runs": {row.id: row.run for row in table.rows},
         "classes": {
             row.id: [
-                list(line.values())
-                for line in class_lines(matrices[row.id], table.class_names)
+                list(line.values()) for line in plots.classes(matrices[row.id], table)
             ]
             for row in table.rows
         },

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from kerasoft.heads import HEADS, takes
 from pipelines import metrics
@@ -35,6 +36,8 @@ BY_TEMPERATURE = {
     "ECE, scaled": ("ece", True),
 }
 MOST_CONFUSED = 15
+MOST_CLASSES = 1000  # in a confusion matrix
+WORST_CLASSES = 100  # in the list of classes, if there are more than that
 MOST_DRAWN = 12  # rows in a plot
 
 
@@ -175,7 +178,7 @@ def reliability(row: Row) -> Lines:
     return Lines("confidence", "accuracy", lines, unit=True)
 
 
-def confused(matrix: np.ndarray, names: Sequence[str]) -> Bars:
+def confused(matrix: csr_array, names: Sequence[str]) -> Bars:
     """The most frequent errors, the most frequent last."""
     found = metrics.confused_pairs(matrix, MOST_CONFUSED)[::-1]
     return Bars(
@@ -185,15 +188,29 @@ def confused(matrix: np.ndarray, names: Sequence[str]) -> Bars:
     )
 
 
-def confusion(matrix: np.ndarray, table: Table) -> Heatmap:
+def has_matrix(table: Table) -> bool:
+    """Whether a confusion matrix can be shown: of very many classes it cannot."""
+    return len(table.class_names) <= MOST_CLASSES
+
+
+def confusion(matrix: csr_array, table: Table) -> Heatmap:
     """A confusion matrix, the classes of a superclass side by side."""
+    dense = matrix.toarray()
     if not table.superclasses:
-        return Heatmap(matrix, table.class_names)
+        return Heatmap(dense, table.class_names)
     order = np.argsort(table.superclasses, kind="stable")
-    return Heatmap(matrix[np.ix_(order, order)], [table.class_names[i] for i in order])
+    return Heatmap(dense[np.ix_(order, order)], [table.class_names[i] for i in order])
 
 
-def folded(matrix: np.ndarray, table: Table) -> Heatmap:
+def classes(matrix: csr_array, table: Table) -> list[dict]:
+    """The metrics of classes: of very many, those of the least F1."""
+    lines = metrics.class_lines(matrix, table.class_names)
+    if has_matrix(table):
+        return lines
+    return sorted(lines, key=lambda line: line["f1"])[:WORST_CLASSES]
+
+
+def folded(matrix: csr_array, table: Table) -> Heatmap:
     """A confusion matrix of superclasses."""
     superclasses, names = table.superclasses or [], table.superclass_names or []
     return Heatmap(metrics.fold(matrix, superclasses), names)

@@ -30,10 +30,14 @@ def shifted(run: Run, serve: Callable, dataset: datasets.Data) -> list[Shifted]:
     images, labels = dataset.test
 
     def numbers(name, severity):
-        answer = judging.ask(run, serve, corrupt(images, name, severity))
-        probabilities, log_probabilities = answer
-        facts = metrics.outcomes(probabilities, labels, log_probabilities)
-        return metrics.summary(facts, len(dataset.class_names), names=METRICS)
+        changed = corrupt(images, name, severity)
+        parts = []
+        for answer in judging.answers(run, serve, changed):
+            start = len(parts) * saved_model.BATCH
+            truth = labels[start : start + len(answer.probabilities)]
+            parts.append(judging.outcomes(answer, truth, None))
+        facts = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        return metrics.summary(facts, names=METRICS)
 
     found = []
     for name in CORRUPTIONS:

@@ -97,7 +97,7 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
 
     p, log_p = saved_model.ask(serve, validation.images, *names[1:])
     facts = metrics.outcomes(p, validation.labels, log_p)
-    return metrics.summary(facts, len(dataset.class_names), dataset.superclasses)
+    return metrics.summary(facts, dataset.superclasses)
 
 
 def tune(
@@ -211,7 +211,7 @@ def check(base: Config, search: Search, dataset: datasets.Data) -> None:
     train.build(base, dataset, "float32")
     labels, classes = dataset.validation.labels, len(dataset.class_names)
     perfect = metrics.outcomes(np.eye(classes)[labels], labels)
-    if search.objective not in metrics.summary(perfect, classes, dataset.superclasses):
+    if search.objective not in metrics.summary(perfect, dataset.superclasses):
         raise InputError(
             f"objective {search.objective} has no value on {dataset.name} with label "
             f"{base.label}."

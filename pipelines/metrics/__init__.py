@@ -35,8 +35,10 @@ from pipelines.metrics.classwise import (
 from pipelines.metrics.outcomes import Outcomes, as_kept, log_of, outcomes, right
 from pipelines.metrics.resampling import bootstrap, holm, mcnemar
 from pipelines.metrics.selection import (
+    Threshold,
     area_under_risk,
     conformal_sets,
+    conformal_threshold,
     coverage_at_risk,
     excess_area,
 )
@@ -46,6 +48,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "Outcomes",
+    "Threshold",
     "area_under_risk",
     "as_kept",
     "bootstrap",
@@ -56,6 +59,7 @@ __all__ = [
     "classwise_gaps",
     "classwise_if_calibrated",
     "conformal_sets",
+    "conformal_threshold",
     "confused_pairs",
     "confusion",
     "coverage_at_risk",
@@ -81,7 +85,6 @@ __all__ = [
 ]
 
 SUPERCLASSES = "Superclasses"
-_NONE = np.empty(0)  # in place of a confusion matrix
 
 
 def percent(value: float) -> str:
@@ -96,8 +99,8 @@ class Metric(NamedTuple):
     """A metric of a set of images, and how it is shown.
 
     Attributes:
-        of: From outcomes, their confusion matrix and the superclass of each class (or
-            `None`) to a number, or to `None` where there is none.
+        of: From outcomes and the superclass of each class (or `None`) to a number, or
+            to `None` where there is none.
         heading: Its name in tables.
         words: How its numbers read.
         best: `max` or `min`, as Keras Tuner has it.
@@ -109,7 +112,7 @@ class Metric(NamedTuple):
             calibrated probabilities is shown beside it.
     """
 
-    of: Callable[[Outcomes, np.ndarray, Sequence[int] | None], Any]
+    of: Callable[[Outcomes, Sequence[int] | None], Any]
     heading: str
     words: Callable[[float], str] = decimals
     best: str = "max"
@@ -119,26 +122,36 @@ class Metric(NamedTuple):
     floor: bool = False
 
 
-def _superclass_accuracy(facts, _, superclasses):
+def _superclass_accuracy(facts, superclasses):
     if superclasses is None:
         return None
     of = np.asarray(superclasses)
     return np.mean(of[facts["predicted"]] == of[facts["label"]])
 
 
-def _summed_superclass_accuracy(facts, _, superclasses):
+def _summed_superclass_accuracy(facts, superclasses):
     if superclasses is None or "superclass" not in facts:
         return None
     return np.mean(facts["superclass"] == np.asarray(superclasses)[facts["label"]])
 
 
-def _errors_within(facts, _, superclasses):
+def _errors_within(facts, superclasses):
     wrong = ~right(facts)
     if superclasses is None:
         return None
     of = np.asarray(superclasses)
     near = of[facts["predicted"]] == of[facts["label"]]
     return np.sum(near & wrong) / max(np.sum(wrong), 1)
+
+
+def _harder_accuracy(facts, _):
+    if "predicted_of_harder" not in facts:
+        return None
+    return np.mean(facts["predicted_of_harder"] == facts["label"])
+
+
+def _macro(facts):
+    return macro(facts["predicted"], facts["label"])
 
 
 def _mean_of(facts, name):
@@ -163,14 +176,15 @@ _selection = functools.partial(Metric, group="Selection")
 # Tables, CSV, page and the tuner's objectives are made of this.
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
-        lambda facts, *_: np.mean(right(facts)),
+        lambda facts, _: np.mean(right(facts)),
         "accuracy",
         percent,
     ),
-    "top5": Metric(lambda facts, *_: np.mean(facts["rank"] < 5), "top-5", percent),
-    "precision": Metric(lambda _, matrix, __: macro(matrix)["precision"], "precision"),
-    "recall": Metric(lambda _, matrix, __: macro(matrix)["recall"], "recall"),
-    "f1": Metric(lambda _, matrix, __: macro(matrix)["f1"], "F1"),
+    "top5": Metric(lambda facts, _: np.mean(facts["rank"] < 5), "top-5", percent),
+    "harder_accuracy": Metric(_harder_accuracy, "accuracy, harder images", percent),
+    "precision": Metric(lambda facts, _: _macro(facts)["precision"], "precision"),
+    "recall": Metric(lambda facts, _: _macro(facts)["recall"], "recall"),
+    "f1": Metric(lambda facts, _: _macro(facts)["f1"], "F1"),
     "superclass_accuracy": Metric(_superclass_accuracy, "superclasses", percent),
     "summed_superclass_accuracy": Metric(
         _summed_superclass_accuracy, "superclasses, summed", percent, group=SUPERCLASSES
@@ -178,40 +192,39 @@ METRICS: dict[str, Metric] = {
     "errors_within": Metric(
         _errors_within, "errors within the superclass", percent, group=SUPERCLASSES
     ),
-    "nll": _calibration(lambda facts, *_: np.mean(facts["nll"]), "NLL"),
-    "brier": _calibration(lambda facts, *_: np.mean(facts["brier"]), "Brier"),
+    "nll": _calibration(lambda facts, _: np.mean(facts["nll"]), "NLL"),
+    "brier": _calibration(lambda facts, _: np.mean(facts["brier"]), "Brier"),
     # No interval: resampled images repeat, which alone makes it larger.
     "ece": _calibration(
-        lambda facts, *_: calibration_error(reliability(facts)), "ECE", floor=True
+        lambda facts, _: calibration_error(reliability(facts)), "ECE", floor=True
     ),
     "equal_mass_ece": _calibration(
-        lambda facts, *_: equal_mass_error(facts), "ECE, equal mass", floor=True
+        lambda facts, _: equal_mass_error(facts), "ECE, equal mass", floor=True
     ),
     "smooth_ece": _calibration(
-        lambda facts, *_: smooth_error(facts), "smooth ECE", floor=True
+        lambda facts, _: smooth_error(facts), "smooth ECE", floor=True
     ),
     "classwise_ece": _calibration(
-        lambda facts, *_: _mean_of(facts, "classwise_gap"), "class-wise ECE", floor=True
+        lambda facts, _: _mean_of(facts, "classwise_gap"), "class-wise ECE", floor=True
     ),
-    "aurc": _selection(lambda facts, *_: area_under_risk(facts), "AURC", best="min"),
+    "aurc": _selection(lambda facts, _: area_under_risk(facts), "AURC", best="min"),
     "excess_aurc": _selection(
-        lambda facts, *_: excess_area(facts), "AURC, excess", best="min"
+        lambda facts, _: excess_area(facts), "AURC, excess", best="min"
     ),
     "coverage_at_risk": _selection(
-        lambda facts, *_: coverage_at_risk(facts), "answered at 5 % risk", percent
+        lambda facts, _: coverage_at_risk(facts), "answered at 5 % risk", percent
     ),
     "set_size": _selection(
-        lambda facts, *_: _mean_of(facts, "set_size"), "size of 90 % sets", best="min"
+        lambda facts, _: _mean_of(facts, "set_size"), "size of 90 % sets", best="min"
     ),
     "set_coverage": _selection(
-        lambda facts, *_: _mean_of(facts, "in_set"), "sets with the class", percent
+        lambda facts, _: _mean_of(facts, "in_set"), "sets with the class", percent
     ),
 }
 
 
 def summary(
     facts: Outcomes,
-    classes: int,
     superclasses: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
 ) -> dict[str, float]:
@@ -219,31 +232,28 @@ def summary(
 
     Args:
         facts: From `outcomes`, or some of its rows.
-        classes: The number of classes.
         superclasses: The superclass of each class, or `None`.
         names: The metrics, all if `None`.
     """
-    matrix = confusion(facts["predicted"], facts["label"], classes)
     numbers = {
-        name: METRICS[name].of(facts, matrix, superclasses)
+        name: METRICS[name].of(facts, superclasses)
         for name in (METRICS if names is None else names)
     }
     return {name: float(n) for name, n in numbers.items() if n is not None}
 
 
-def floors(facts: Outcomes, probabilities: np.ndarray) -> dict[str, float]:
+def floors(facts: Outcomes, probabilities: np.ndarray | None) -> dict[str, float]:
     """What calibration errors would stay below if there were none, by their names.
 
     Args:
         facts: From `outcomes`.
-        probabilities: What they are of, of shape `(n, classes)`.
+        probabilities: What they are of, of shape `(n, classes)`, for the error that is
+            not of the highest one alone.
     """
     of = {name: metric.of for name, metric in METRICS.items() if metric.floor}
-    del of["classwise_ece"]  # not of the highest probability alone
-    found = if_calibrated(
-        facts, lambda drawn: [f(drawn, _NONE, None) for f in of.values()]
-    )
-    return {
-        **dict(zip(of, found.tolist(), strict=True)),
-        "classwise_ece": classwise_if_calibrated(probabilities),
-    }
+    del of["classwise_ece"]
+    found = if_calibrated(facts, lambda drawn: [f(drawn, None) for f in of.values()])
+    known = dict(zip(of, found.tolist(), strict=True))
+    if probabilities is not None:
+        known["classwise_ece"] = classwise_if_calibrated(probabilities)
+    return known

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from kerasoft.ops import TINY
-from pipelines.metrics.classwise import classwise_gaps
 
 Outcomes = Mapping[str, np.ndarray]
 
@@ -27,9 +26,8 @@ def outcomes(
     Returns:
         Arrays of shape `(n,)`: `label`; `predicted`, the class; `rank`, how many
         classes come before the true one; `confidence`, the highest probability;
-        `nll`, minus the logarithm of the true class's probability; `brier`, the sum
-        over classes of the squared difference from the one-hot truth; and
-        `classwise_gap`, from `classwise_gaps`.
+        `nll`, minus the logarithm of the true class's probability; and `brier`, the
+        sum over classes of the squared difference from the one-hot truth.
     """
     p = np.asarray(probabilities, "float64")
     log_p = log_of(p) if log_probabilities is None else log_probabilities
@@ -45,7 +43,6 @@ def outcomes(
         "confidence": p.max(axis=1),
         "nll": -truth,
         "brier": (p**2).sum(axis=1) - 2 * p[rows, labels] + 1,
-        "classwise_gap": classwise_gaps(p, labels),
     }
 
 

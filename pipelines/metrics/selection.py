@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,36 +38,55 @@ def coverage_at_risk(facts: Outcomes, risk: float = RISK) -> float:
     return float((within[-1] + 1) / len(facts["label"])) if len(within) else 0.0
 
 
-def conformal_sets(
-    held_out: np.ndarray,
-    held_out_labels: np.ndarray,
-    log_probabilities: np.ndarray,
-    labels: np.ndarray,
-    coverage: float = COVERAGE,
-) -> dict[str, np.ndarray]:
-    """Sets of classes that hold the true one with a given probability.
+class Threshold(NamedTuple):
+    """Which classes belong to a set: all of at least a certain log-probability.
 
-    A set has all classes of at least a certain probability (arXiv 1609.00451). One half
-    of the held-out images gives the temperature of the probabilities, and the other
-    this threshold, so that the guarantee does not depend on the temperature.
+    Attributes:
+        temperature: What the logits are divided by first.
+        least: The log-probability.
+    """
+
+    temperature: float
+    least: float
+
+
+def conformal_threshold(
+    log_probabilities: np.ndarray, labels: np.ndarray, coverage: float = COVERAGE
+) -> Threshold:
+    """The threshold of sets that hold the true class with a given probability.
+
+    (arXiv 1609.00451.) One half of the images gives the temperature of the
+    probabilities, and the other the threshold, so that the guarantee does not depend
+    on the temperature.
 
     Args:
-        held_out: Log-probabilities of images that were not trained on.
-        held_out_labels: Their labels.
-        log_probabilities: Log-probabilities of the images to judge.
+        log_probabilities: Of images that were not trained on.
         labels: Their labels.
         coverage: How probable it is to be that a set holds the true class.
-
-    Returns:
-        Arrays of shape `(n,)`: `set_size`, and `in_set`, whether it holds the label.
     """
-    temperature = fit_temperature(held_out[::2], held_out_labels[::2])
-    others, their_labels = held_out[1::2], held_out_labels[1::2]
+    temperature = fit_temperature(log_probabilities[::2], labels[::2])
+    others, their_labels = log_probabilities[1::2], labels[1::2]
     rows = np.arange(len(their_labels))
     scores = np.sort(-tempered(others, temperature)[rows, their_labels])
     rank = math.ceil((len(scores) + 1) * coverage)
     least = -scores[rank - 1] if rank <= len(scores) else -math.inf
-    inside = tempered(log_probabilities, temperature) >= least
+    return Threshold(temperature, float(least))
+
+
+def conformal_sets(
+    log_probabilities: np.ndarray, labels: np.ndarray, threshold: Threshold
+) -> dict[str, np.ndarray]:
+    """The sets of classes of images.
+
+    Args:
+        log_probabilities: Of the images.
+        labels: Their labels.
+        threshold: From `conformal_threshold`.
+
+    Returns:
+        Arrays of shape `(n,)`: `set_size`, and `in_set`, whether it holds the label.
+    """
+    inside = tempered(log_probabilities, threshold.temperature) >= threshold.least
     return {
         "set_size": inside.sum(axis=1),
         "in_set": inside[np.arange(len(labels)), labels].astype("int64"),

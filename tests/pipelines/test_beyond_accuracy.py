@@ -96,7 +96,7 @@ def test_errors_are_near_or_far():
     facts = metrics.outcomes(p, labels)
     facts["superclass"] = metrics.of_superclasses(p, superclasses)
     assert facts["superclass"].tolist() == [1, 0, 0]
-    found = metrics.summary(facts, 4, superclasses)
+    found = metrics.summary(facts, superclasses)
     assert found["superclass_accuracy"] == pytest.approx(2 / 3)
     assert found["summed_superclass_accuracy"] == 1.0
     assert found["errors_within"] == 1 / 2
@@ -171,9 +171,8 @@ def test_sets_hold_the_class_as_often_as_they_say():
     expected = betabinom(tested, rank, held_out // 2 + 1 - rank)
     held = []
     for _ in range(60):
-        sets = metrics.conformal_sets(
-            *answers(generator, held_out), *answers(generator, tested)
-        )
+        threshold = metrics.conformal_threshold(*answers(generator, held_out))
+        sets = metrics.conformal_sets(*answers(generator, tested), threshold)
         held.append(int(sets["in_set"].sum()))
         assert (sets["set_size"] >= sets["in_set"]).all()
     assert expected.ppf(1e-4) <= min(held)
@@ -183,5 +182,6 @@ def test_sets_hold_the_class_as_often_as_they_say():
 
 def test_sets_of_few_images_hold_every_class():
     generator = np.random.default_rng(0)
-    sets = metrics.conformal_sets(*answers(generator, 8), *answers(generator, 5))
+    threshold = metrics.conformal_threshold(*answers(generator, 8))
+    sets = metrics.conformal_sets(*answers(generator, 5), threshold)
     assert sets["set_size"].tolist() == [10] * 5

@@ -174,6 +174,7 @@ def test_a_subset_of_the_classes(made, fonts, cache):
     assert len(few.class_names) == 10
     assert set(few.class_names) < set(more.class_names)
     assert len(few.train.labels) == 20
+    assert few.harder is not None
     assert few.harder.shape == few.test.images.shape == (10, 32, 32, 1)
     for label, name in enumerate(few.class_names):
         code = glyphs.CHARACTERS.index(name)
@@ -181,7 +182,7 @@ def test_a_subset_of_the_classes(made, fonts, cache):
             few.test.images[few.test.labels == label][0], made.test[code]
         )
         radical = glyphs.radicals_of([name])[0]
-        assert few.superclasses[label] == radical
+        assert (few.superclasses or [])[label] == radical
     assert few.checksum != more.checksum
     with pytest.raises(InputError, match=r"at most 20,902.*Received: 20903"):
         datasets.load(f"glyphs:{fonts}", classes=20_903)
@@ -219,8 +220,8 @@ def test_characters_are_warped_as_they_should(made):
         images,
         turn=tf.fill((6,), turn),
         slant=tf.fill((6,), slant),
-        size=tf.tile(size[None], (6, 1)),
-        move=tf.tile(move[None], (6, 1)),
+        size=tf.constant(np.tile(size, (6, 1))),
+        move=tf.constant(np.tile(move, (6, 1))),
     ).numpy()
     c, s = np.cos(turn), np.sin(turn)
     inverse = np.array([[c + slant * s, s - slant * c], [-s, c]]) / size

@@ -5,6 +5,7 @@ import pytest
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from scipy.special import log_softmax, softmax
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -27,7 +28,7 @@ def answers(draw):
 
 
 def test_metrics_worked_out_by_hand():
-    numbers = metrics.summary(metrics.outcomes(P, LABELS), 3, superclasses=[0, 0, 1])
+    numbers = metrics.summary(metrics.outcomes(P, LABELS), [0, 0, 1])
     expected = {
         "accuracy": 2 / 4,
         "top5": 1.0,
@@ -45,7 +46,6 @@ def test_metrics_worked_out_by_hand():
         "coverage_at_risk": 1 / 4,
     }
     assert 0 < numbers.pop("smooth_ece") < 0.5
-    assert 0 < numbers.pop("classwise_ece") < 0.5
     assert numbers == pytest.approx(expected, abs=1e-12)
 
 
@@ -54,14 +54,14 @@ def test_metrics_agree_with_scikit_learn(answer):
     p, labels = answer
     classes = np.arange(p.shape[1])
     facts = metrics.outcomes(p, labels)
-    numbers = metrics.summary(facts, len(classes))
+    numbers = metrics.summary(facts)
     for name, value in metrics.classification(facts["predicted"], labels).items():
         assert numbers[name] == pytest.approx(value, abs=1e-12)
     assert numbers["nll"] == pytest.approx(
         sklearn.metrics.log_loss(labels, p, labels=classes), rel=1e-9
     )
     np.testing.assert_array_equal(
-        metrics.confusion(facts["predicted"], labels, len(classes)),
+        metrics.confusion(facts["predicted"], labels, len(classes)).toarray(),
         sklearn.metrics.confusion_matrix(labels, p.argmax(axis=1), labels=classes),
     )
     if len(classes) > 5:
@@ -73,7 +73,7 @@ def test_metrics_agree_with_scikit_learn(answer):
 def test_calibration_agrees_with_a_second_formula(answer):
     p, labels = answer
     one_hot = np.eye(p.shape[1])[labels]
-    numbers = metrics.summary(metrics.outcomes(p, labels), p.shape[1])
+    numbers = metrics.summary(metrics.outcomes(p, labels))
     assert numbers["brier"] == pytest.approx(((p - one_hot) ** 2).sum(1).mean())
     error = 0.0
     for i in range(15):
@@ -122,9 +122,9 @@ def test_folding_a_matrix_is_folding_the_labels(answer, data):
     of = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
     predicted = p.argmax(axis=1)
     folded = metrics.fold(metrics.confusion(predicted, labels, n), of.tolist())
-    expected = metrics.confusion(of[predicted], of[labels], of.max() + 1)
+    expected = metrics.confusion(of[predicted], of[labels], of.max() + 1).toarray()
     np.testing.assert_array_equal(folded, expected)
-    numbers = metrics.summary(metrics.outcomes(p, labels), n, of.tolist())
+    numbers = metrics.summary(metrics.outcomes(p, labels), of.tolist())
     share = np.trace(folded) / len(labels)
     assert numbers["superclass_accuracy"] == pytest.approx(share)
 
@@ -145,7 +145,7 @@ def test_the_classes_agree_with_scikit_learn(answer):
 
 
 def test_the_most_confused_pairs_come_first():
-    matrix = np.array([[9, 2, 0], [5, 9, 0], [0, 2, 9]])
+    matrix = csr_array(np.array([[9, 2, 0], [5, 9, 0], [0, 2, 9]]))
     assert metrics.confused_pairs(matrix, 9) == [(1, 0, 5), (0, 1, 2), (2, 1, 2)]
     assert metrics.confused_pairs(matrix, 1) == [(1, 0, 5)]
 
