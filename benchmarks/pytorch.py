@@ -20,7 +20,7 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import measure
 from benchmarks.sides import Calls, repeated
-from pipelines import batching, train
+from pipelines import batching, optimizers, train
 from pipelines.config import Config
 
 
@@ -292,7 +292,7 @@ def optimizers_of(model: ResNet12, recipe):
     """
     kernels = [p for p in model.parameters() if p.ndim == 4]
     others = [p for p in model.parameters() if p.ndim == 1]
-    decay, share = recipe.weight_decay, train.ADAM_SHARE
+    decay, share = recipe.weight_decay, optimizers.ADAM_SHARE
     muon = Muon(kernels, recipe.learning_rate, decay)
     adamw = torch.optim.AdamW(
         [

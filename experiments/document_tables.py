@@ -120,7 +120,12 @@ def noise() -> str:
     parts = ["mean with noise", "standard deviation of one draw"]
     names = ["temperature", "matched: without noise", *parts]
     names += ["as logits: without noise", *parts]
-    return markdown.table([dict(enumerate(r)) for r in rows], "", names=names)
+    return markdown.table(_numbered(rows), "", names=names)
+
+
+def _numbered(rows: list[list[str]]) -> list[dict[str, object]]:
+    """Rows with numbers for keys: their columns' names are not all different."""
+    return [{str(i): cell for i, cell in enumerate(row)} for row in rows]
 
 
 def times_of_heads() -> str:
@@ -188,7 +193,7 @@ def drift() -> str:
         every = "never" if run["every"] > 10**6 else f"{run['every']:,}"
         rows.append([run["head"], every, *errors, f"{run['condition']:.1f}"])
     return markdown.table(
-        [dict(enumerate(row)) for row in rows],
+        _numbered(rows),
         names=["loss", "W recomputed every (steps)", *names],
     )
 

@@ -88,12 +88,17 @@ def with_wrong_labels(
     return labels % num_classes
 
 
-def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Dataset:
-    """Batches of images and one-hot labels, in order and as they are."""
+def batches(
+    split: Split, num_classes: int | None, batch_size: int = 250
+) -> tf.data.Dataset:
+    """Batches of images and labels, in order and as they are.
+
+    The labels are one-hot, or integers if there is no number of classes.
+    """
     return (
         tf.data.Dataset.from_tensor_slices(tuple(split))
         .batch(batch_size)
-        .map(lambda images, labels: (rgb(images), tf.one_hot(labels, num_classes)))
+        .map(lambda images, labels: (rgb(images), _targets(labels, num_classes)))
         .prefetch(2)
         .with_options(_options())
     )
@@ -101,7 +106,7 @@ def batches(split: Split, num_classes: int, batch_size: int = 250) -> tf.data.Da
 
 def training_batches(
     split: Split,
-    num_classes: int,
+    num_classes: int | None,
     config: Config,
     first_epoch: int = 0,
     augment: Callable = crop_and_flip,
@@ -110,7 +115,7 @@ def training_batches(
 
     Args:
         split: The training images.
-        num_classes: The number of classes.
+        num_classes: The number of classes, for one-hot labels; `None` for integers.
         config: Describes the run.
         first_epoch: Where to begin.
         augment: From images, the padding and a seed to changed images.
@@ -126,7 +131,8 @@ def training_batches(
         return tf.data.Dataset.from_tensor_slices((rows, step))
 
     def batch_of(rows, step):
-        x, y = tf.gather(images, rows), tf.one_hot(tf.gather(labels, rows), num_classes)
+        x, y = tf.gather(images, rows), tf.gather(labels, rows)
+        y = _targets(y, num_classes)
         seeds = tf.random.split(tf.stack([config.seed, step]), 3)
         x = rgb(augment(x, config.padding, seeds[0]))
         if config.cutout:
@@ -142,6 +148,10 @@ def training_batches(
         .prefetch(2)
         .with_options(_options())
     )
+
+
+def _targets(labels, num_classes: int | None):
+    return labels if num_classes is None else tf.one_hot(labels, num_classes)
 
 
 def _options() -> tf.data.Options:

@@ -11,7 +11,7 @@ from typing import Literal
 import yaml
 
 from kerasoft import backbones, heads
-from pipelines import datasets, losses
+from pipelines import datasets, losses, outputs
 from pipelines.errors import InputError
 from pipelines.losses import Switch
 from pipelines.typed_json import record
@@ -65,6 +65,11 @@ class Config:
         hard: For `gumbel_softmax`: straight-through, one-hot forward.
         epsilon: For `spherical_softmax`: what is added to each square. 1e-3 if not
             given.
+        output: An output layer for many classes in place of the dense layer of logits:
+            `chunked` (the same loss without all logits at once), `sampled` (or
+            `sampled:1000`, so many classes a step), `adaptive`, `two_level` (by
+            superclasses, where there are any), or `factored` (of z_loss,
+            spherical_softmax and taylor_softmax). None if not given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
             for logits, the mistake of softmax before a cross-entropy on logits
             (`as_logits:20` multiplies it by 20 first); `generalized:0.7` is generalised
@@ -112,6 +117,7 @@ class Config:
     noise: Literal["training", "always", "never"] = "training"
     hard: bool = False
     epsilon: float | None = None
+    output: str | None = None
     loss: str | Switch = "matched"
     dataset: str = "auto"
     label: Literal["fine", "coarse"] = "fine"
@@ -198,6 +204,8 @@ class Config:
             )
             self._require(self.epsilon > 0, "epsilon", "must be above 0")
         self._check_loss()
+        if self.output is not None:
+            self._check_output(self.output)
         if self.dataset != "auto":
             datasets.find(self.dataset)
         if ":" not in self.backbone:
@@ -242,6 +250,27 @@ class Config:
                 losses.find(str(name))
             except InputError as error:
                 raise InputError(f"loss: {error}") from error
+
+    def _check_output(self, name: str):
+        try:
+            output, _ = outputs.find(name)
+        except InputError as error:
+            raise InputError(f"output: {error}") from error
+        possible = outputs.possible_heads(output)
+        self._require(
+            self.head in possible,
+            "head",
+            f"must be one of {', '.join(possible)} with the output {name}",
+        )
+        has_own = f"cannot be set with the output {name}, which has its own loss"
+        self._require(self.loss == "matched", "loss", has_own)
+        self._require(not self.mixup, "mixup", has_own)
+        self._require(
+            output.smooths or not self.label_smoothing, "label_smoothing", has_own
+        )
+        self._require(
+            self.strategy == "single", "strategy", f"must be single with {name}"
+        )
 
     def check_backbone(self) -> None:
         """Finds the backbone, and whether it drops blocks if it is to.

@@ -9,20 +9,23 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from kerasoft import backbones, heads
 from kerasoft.callbacks import TemperatureLogger
 from kerasoft.losses import matched_loss
-from kerasoft.optimizers import SGD, Muon
+from kerasoft.output_layers import Classifier, OutputLayer
 from kerasoft.schedules import FlooredExponentialDecay
 from pipelines import (
     batching,
     datasets,
     losses,
+    outputs,
     publishing,
     run_folder,
     saved_model,
@@ -33,6 +36,7 @@ from pipelines.commands import command
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError, one_line
 from pipelines.metrics import classification
+from pipelines.optimizers import learning_rate, make_optimizer
 from pipelines.options import config_of, parse, parser
 from pipelines.progress import Progress, last_loss, trim
 from pipelines.provenance import provenance
@@ -41,7 +45,6 @@ STRATEGIES = {
     "single": tf.distribute.get_strategy,
     "mirrored": tf.distribute.MirroredStrategy,
 }
-ADAM_SHARE = 0.3  # of Muon's learning rate, for what is no kernel of a convolution
 
 
 def train(
@@ -164,7 +167,8 @@ def fit(
     logs = work / run_folder.TENSORBOARD
     with tf.summary.create_file_writer(str(logs / "hparams")).as_default():
         hparams.hparams({k: _plain(v) for k, v in dataclasses.asdict(config).items()})
-    num_classes = len(dataset.class_names)
+    # An output layer takes the labels as integers.
+    num_classes = None if config.output else len(dataset.class_names)
     model.fit(
         batching.training_batches(
             dataset.train, num_classes, config, first_epoch, dataset.augment
@@ -196,17 +200,18 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
     """Builds and compiles the config's network, head and loss under a dtype policy."""
     pace = batching.pace(dataset.train, config)
     config = dataclasses.replace(config, learning_rate=pace.learning_rate)
-    steps = pace.steps_per_epoch
+    steps, num_classes = pace.steps_per_epoch, len(dataset.class_names)
     ambient = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
         head = make_head(config, config.epochs * steps)
+        shape = (*dataset.test.images.shape[1:3], 3)
         try:
             model = backbones.build(
                 config.backbone,
-                len(dataset.class_names),
-                head,
-                (*dataset.test.images.shape[1:3], 3),
+                1 if config.output else num_classes,
+                None if config.output else head,
+                shape,
                 width=config.width,
                 dropblock=config.dropblock,
                 seed=config.seed,
@@ -219,27 +224,51 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
         optimizer.exclude_from_weight_decay(
             var_names=["bias", "gamma", "beta", "raw_temperature"]
         )
-        model.compile(
-            optimizer,
-            loss=losses.make(
+        options: dict = {
+            "steps_per_execution": config.steps_per_execution,
+            # XLA slows a CPU down here (see docs), and speeds a GPU up.
+            "jit_compile": bool(tf.config.list_physical_devices("GPU")),
+        }
+        if config.output:
+            layer = make_output(config.output, config, dataset, head, steps)
+            model = Classifier(outputs.features_of(model), layer)
+            model(np.zeros((1, *shape)))  # which builds it
+        else:
+            loss = losses.make(
                 config.loss,
                 head,
                 config.label_smoothing,
                 lambda: optimizer.iterations,
                 steps,
-            ),
-            metrics=["accuracy", ClassesPredicted(len(dataset.class_names))],
-            steps_per_execution=config.steps_per_execution,
-            # XLA slows a CPU down here (see docs), and speeds a GPU up.
-            jit_compile=bool(tf.config.list_physical_devices("GPU")),
-        )
+            )
+            metrics = ["accuracy", ClassesPredicted(num_classes)]
+            options |= {"loss": loss, "metrics": metrics}
+        model.compile(optimizer, **options)
         optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_dtype_policy(ambient)
     return model
 
 
-def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
+def make_output(
+    name: str, config: Config, dataset: datasets.Data, head: heads.Head, steps: int
+) -> OutputLayer:
+    """Makes an output layer by its name, with the config's head and rates."""
+    output, number = outputs.find(name)
+    return output.make(
+        outputs.Request(
+            data=dataset,
+            head=head,
+            label_smoothing=config.label_smoothing,
+            learning_rate=learning_rate(config, steps),
+            weight_decay=config.weight_decay,
+            seed=config.seed,
+            number=number,
+        )
+    )
+
+
+def make_head(config: Config, total_steps: int) -> heads.Head:
     """Makes the config's head, its temperature annealed over `total_steps`."""
     options: dict = {"name": "head"}
     if heads.takes(config.head, "temperature"):
@@ -258,24 +287,6 @@ def make_head(config: Config, total_steps: int) -> keras.layers.Layer:
     return heads.get(config.head, **options)
 
 
-def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    """The config's optimiser, with its learning-rate schedule."""
-    rate, decay = learning_rate(config, steps), config.weight_decay
-    match config.optimizer:
-        case "muon":
-            return Muon(
-                rate,
-                weight_decay=decay,
-                adam_weight_decay=decay,
-                adam_lr_ratio=ADAM_SHARE,
-                exclude_layers=["logits"],
-            )
-        case "adam":
-            return keras.optimizers.AdamW(rate, weight_decay=decay)
-        case "sgd":
-            return SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay or None)
-
-
 def temperature_schedule(annealing: Annealing, total_steps: int):
     """The schedule that moves from start to end over `total_steps`."""
     start, end = annealing.start, annealing.end
@@ -290,18 +301,6 @@ def temperature_schedule(annealing: Annealing, total_steps: int):
         case "jang":
             rate = math.log(start / end) / total_steps
             return FlooredExponentialDecay(start, rate, annealing.update_every, end)
-
-
-def learning_rate(config: Config, steps: int):
-    """Linear warm-up to the peak, then cosine decay to 0 at the last step."""
-    warmup = round(config.warmup_epochs * steps)
-    total = config.epochs * steps
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else config.learning_rate,
-        decay_steps=max(total - warmup, 1),
-        warmup_target=config.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
 
 
 def dtype_policy(precision: str) -> str:
@@ -325,16 +324,23 @@ def serving_copy(
 ) -> keras.Model:
     """The trained model in float32 and on one device, which every machine has.
 
-    Whatever it was trained with, it has the matched loss, so that Keras and kerasoft
-    alone can load it.
+    Whatever it was trained with, it ends in a head and has the matched loss, so that
+    Keras and kerasoft alone can load it.
     """
-    alone = dataclasses.replace(config, strategy="single")
+    alone = dataclasses.replace(config, strategy="single", output=None)
     copy = build(alone, dataset, "float32")
-    copy.compile(copy.optimizer, matched_loss(copy), metrics=["accuracy"])
-    copy.set_weights(model.get_weights())
-    head = heads.find(model)
+    optimizer: Any = copy.optimizer
+    if isinstance(model, Classifier):
+        copy, head = outputs.all_classes(copy, model), model.output_layer
+        head = getattr(head, "head", None)
+    else:
+        copy.set_weights(model.get_weights())
+        head = heads.find(model)
     if isinstance(head, heads.GumbelHead):
         heads.find(copy).step.assign(head.step)
+    optimizer = type(optimizer).from_config(optimizer.get_config())  # of no model yet
+    copy.compile(optimizer, matched_loss(copy), metrics=["accuracy"])
+    optimizer.build(copy.trainable_variables)
     return copy
 
 

@@ -1,5 +1,6 @@
 """Every table of measured numbers in the documents is made from results/."""
 
+import importlib
 import re
 
 import pytest
@@ -21,9 +22,7 @@ def made(pytestconfig):
     root = pytestconfig.rootpath
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(root / "experiments"))
-        import document_tables
-
-        yield document_tables
+        yield importlib.import_module("document_tables")
 
 
 def headers(text):

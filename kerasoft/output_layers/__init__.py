@@ -5,6 +5,7 @@ documents what all of them have in common; `Classifier` trains them with `fit`.
 """
 
 from kerasoft.output_layers.adaptive import AdaptiveOutput
+from kerasoft.output_layers.all_classes import AllClasses
 from kerasoft.output_layers.base import OutputLayer
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.classifier import Classifier
@@ -15,6 +16,7 @@ from kerasoft.output_layers.two_level import TwoLevelOutput
 
 __all__ = [
     "AdaptiveOutput",
+    "AllClasses",
     "ChunkedOutput",
     "Classifier",
     "FactoredOutput",

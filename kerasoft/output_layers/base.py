@@ -199,6 +199,11 @@ class OutputLayer(keras.layers.Layer):
         """The log-probabilities of given classes, of shape `(batch, count)`."""
         raise NotImplementedError
 
+    def all_log_probabilities(self, features: Tensor) -> Tensor:
+        """The log-probabilities of all classes, of shape `(batch, num_classes)`."""
+        values, classes = self.likeliest(features, self.num_classes)
+        return ops.take_along_axis(values, ops.argsort(classes, axis=-1), axis=-1)
+
     def sample(self, features: Tensor, seed: Any = None) -> Tensor:
         """Draws a class for each row, from the exact distribution.
 

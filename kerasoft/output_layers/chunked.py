@@ -105,6 +105,16 @@ class ChunkedOutput(OutputLayer):
         bias = ops.convert_to_tensor(bias) * scale
         return bias if self.allowed is None else ops.where(self.allowed, bias, -np.inf)
 
+    def dense_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """The weights of a dense layer that gives the same logits.
+
+        Returns:
+            Arrays of shape `(dim, num_classes)` and `(num_classes,)`, as
+            `keras.layers.Dense` has them.
+        """
+        kernel, bias = map(ops.convert_to_numpy, (self.kernel, self._bias()))
+        return kernel.T, bias
+
     def outcome(
         self, features: Tensor, labels: Tensor, weights: Tensor, training: bool
     ) -> Outcome:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasoft.optimizers import Muon
-from pipelines import train
+from pipelines import optimizers
 from pipelines.config import Config
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
@@ -24,7 +24,7 @@ RECIPE = Config(
 
 
 def test_learning_rates_are_the_same():
-    ours = train.learning_rate(RECIPE, 10)
+    ours = optimizers.learning_rate(RECIPE, 10)
     for step in range(30):
         assert pytorch.rate_of(step, 10, RECIPE) == pytest.approx(
             float(ours(step)), abs=1e-8
@@ -41,7 +41,7 @@ def test_both_sides_take_the_same_steps():
         keras.Variable(to_keras(parameters[name]), name=path.split("/")[-1])
         for name, path in zip(names, kept, strict=True)
     ]
-    optimizer = train.make_optimizer(RECIPE, 10)
+    optimizer = optimizers.make_optimizer(RECIPE, 10)
     assert isinstance(optimizer, Muon)
     optimizer.exclude_layers = ["^kernel_logits$"]
     ours[2] = keras.Variable(to_keras(parameters[names[2]]), name="kernel_logits")

@@ -8,8 +8,10 @@ from scipy import special, stats
 
 from kerasoft.output_layers import (
     AdaptiveOutput,
+    AllClasses,
     ChunkedOutput,
     Classifier,
+    FactoredOutput,
     SampledOutput,
     TwoLevelOutput,
 )
@@ -92,6 +94,25 @@ def test_log_probabilities_are_those_of_the_formula_and_sum_to_one(name):
     every = np.tile(np.arange(CLASSES), (BATCH, 1))
     found = numpy(layer.log_probabilities(FEATURES, every))
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+    found = numpy(layer.all_log_probabilities(FEATURES))
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+
+
+@each_class
+def test_a_model_that_answers_for_all_classes(name, tmp_path):
+    layer = filled(LAYERS[name]())
+    inputs = keras.Input((DIM,))
+    model = keras.Model(inputs, AllClasses(layer)(inputs))
+    exact = reference(name, FEATURES, [numpy(w) for w in layer.trainable_weights])
+    found = model.predict(FEATURES, verbose=0)
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(FEATURES, verbose=0), found, rtol=1e-6)
+    with pytest.raises(ValueError, match="predicts log-probabilities"):
+        AllClasses(keras.layers.Dense(3))  # pyright: ignore
+    with pytest.raises(ValueError, match="predicts log-probabilities"):
+        AllClasses(FactoredOutput(30, "z_loss"))
 
 
 @each_layer

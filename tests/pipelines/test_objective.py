@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kerasoft import heads
-from pipelines import batching, losses, run_folder, train
+from pipelines import batching, losses, optimizers, run_folder, train
 from pipelines.classes_predicted import ClassesPredicted
 from pipelines.config import Config
 from pipelines.errors import InputError
@@ -126,6 +126,6 @@ def test_the_classes_predicted_at_all():
 
 def test_adam_decays_weights_as_it_is_told():
     config = Config(optimizer="adam", weight_decay=0.1)
-    optimizer = train.make_optimizer(config, steps=10)
+    optimizer = optimizers.make_optimizer(config, steps=10)
     assert isinstance(optimizer, keras.optimizers.AdamW)
     assert optimizer.weight_decay == 0.1

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kerasoft
 from kerasoft import heads
-from pipelines import evaluate, publishing, run_folder, saved_model, train
+from pipelines import evaluate, optimizers, publishing, run_folder, saved_model, train
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
 from pipelines.losses import Switch
@@ -329,7 +329,7 @@ def test_every_annealing_starts_and_ends_where_it_says():
 
 
 def test_the_learning_rate_warms_up_and_decays():
-    rate = train.learning_rate(Config(epochs=3, learning_rate=0.4), steps=100)
+    rate = optimizers.learning_rate(Config(epochs=3, learning_rate=0.4), steps=100)
     assert float(rate(0)) == 0
     assert float(rate(50)) == pytest.approx(0.2)
     assert float(rate(100)) == pytest.approx(0.4)
