@@ -26,9 +26,9 @@ import PIL.ImageFont
 import tensorflow as tf
 from fontTools.ttLib import TTFont
 
-from pipelines import publishing
 from pipelines.augmentation import redraw, warp
-from pipelines.datasets.source import Labels, Source, cache_folder
+from pipelines.datasets import cache
+from pipelines.datasets.source import Labels, Source
 from pipelines.errors import InputError, brief
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # of tables it does not know
@@ -152,23 +152,15 @@ def find(places: Sequence[Path]) -> list[Face]:
 
 
 def drawing_of(face: Face) -> np.ndarray:
-    """A face's drawings of all characters, uint8 of shape `(n, 32, 32)`.
-
-    They are drawn the first time, and from then on read from the cache as they are
-    needed.
-    """
+    """A face's drawings of all characters, uint8 of shape `(n, 32, 32)`."""
     digest = hashlib.sha256(f"{VERSION} {SIDE} {EM}".encode())
     digest.update(face.path.read_bytes())
-    kept = cache_folder() / "glyphs" / f"{digest.hexdigest()[:32]}.npy"
-    try:
-        return np.load(kept, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+
+    def drawn():
         print(f"drawing {face.path.name}", file=sys.stderr)
-        drawn = draw(face, CHARACTERS)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with publishing.whole(kept) as partial, partial.open("wb") as file:
-            np.save(file, drawn)
-        return drawn
+        return {"drawings": draw(face, CHARACTERS)}
+
+    return cache.arrays(f"glyphs-{digest.hexdigest()[:32]}", drawn)["drawings"]
 
 
 def draw(face: Face, characters: Sequence[str]) -> np.ndarray:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 import threading
 import urllib.request
+from pathlib import Path
 
 import absl.logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.datasets.source import Labels, Source, cache_folder
+from pipelines.datasets import cache
+from pipelines.datasets.source import Labels, Source
 from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 
@@ -22,6 +25,7 @@ if not sys.stderr.isatty():
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"
 DECISION_SECONDS = 8
+SPLITS = ("train", "test")
 KEYS = {"fine": "label", "coarse": "coarse_label"}
 
 
@@ -33,10 +37,34 @@ def read(name: str) -> Source:
     """
     builder = prepare(name)
     kept = _kept(builder)
-    splits = tfds.as_numpy(
-        builder.as_dataset(batch_size=-1, decoders=_decoding(kept.values()))
+
+    def decoded():
+        splits = tfds.as_numpy(
+            builder.as_dataset(batch_size=-1, decoders=_decoding(kept.values()))
+        )
+        return {
+            f"{split}-{key}": splits[split][key]
+            for split in SPLITS
+            for key in ("image", *kept.values())
+        }
+
+    # Decoding takes seconds each time.
+    found = cache.arrays(f"{name}-{_fingerprint(builder)}", decoded)
+    train, test = (
+        {key: found[f"{split}-{key}"] for key in ("image", *kept.values())}
+        for split in SPLITS
     )
-    return _source(builder, splits["train"], splits["test"], kept)
+    return _source(builder, train, test, kept)
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
+    """What changes with the files of a prepared data set."""
+    files = sorted(Path(builder.data_path).iterdir())
+    stats = [file.stat() for file in files]
+    state = [
+        (f.name, s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)
+    ]
+    return hashlib.sha256(repr(state).encode()).hexdigest()[:32]
 
 
 def read_resized(name: str, size: int) -> Source:
@@ -106,7 +134,7 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
     if name == "shapes100":
         from pipelines.datasets.shapes100 import Shapes100
 
-        builder = Shapes100(data_dir=cache_folder())
+        builder = Shapes100(data_dir=cache.folder())
     else:
         try:
             builder = tfds.builder(name)

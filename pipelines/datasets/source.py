@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -50,9 +48,3 @@ class Source(NamedTuple):
     validation: np.ndarray | None = None
     harder: np.ndarray | None = None
     augment: Callable = crop_and_flip
-
-
-def cache_folder() -> Path:
-    """Where data sets that are made here are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "kerasoft"

@@ -487,7 +487,7 @@ class Unprepared:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("mnist", "cifar100, shapes100, tfds:NAME or folder:PATH. Received: mnist"),
+        ("mnist", "tfds:NAME, folder:PATH, glyphs or glyphs:FOLDER. Received: mnist"),
         ("folder:", "Received: folder:"),
         ("cifar100:fine", "Received: cifar100:fine"),
         ("tfds:no_such_set", "has no data set no_such_set"),
