@@ -310,6 +310,29 @@ def test_the_figures_of_many_classes(pytestconfig):
     assert f"{dense / z:.0f} times as long" in readme
 
 
+def test_the_times_of_heads(pytestconfig):
+    root = pytestconfig.rootpath
+    text = (root / "docs" / "why-softmax-scored-8-percent.md").read_text("utf-8")
+    text = " ".join(text.split())
+    timed = json.loads((root / "results/benchmarks/classes.json").read_text("utf-8"))
+    seconds = {
+        (row["head"], row["classes"]): row["seconds"]
+        for row in timed["times"]
+        if row["pass"] == "with gradient"
+    }
+
+    def ratio(head, n):
+        return f"{seconds[head, n] / seconds['softmax', n]:.2f}"
+
+    some, more, most = (ratio("log_softmax", n) for n in (100, 10**5, 10**6))
+    assert f"takes {some} times softmax's time at a hundred classes" in text
+    assert f"{more} times at a hundred thousand and {most} times at a million" in text
+    base2 = ratio("softmax2", 10**6)
+    assert f"takes {base2} times softmax's time at a million classes" in text
+    powers = [row["exponent"] for row in timed["exponents"]]
+    assert f"power between {min(powers):.2f} and {max(powers):.2f}" in text
+
+
 def next_word(root, name):
     """The runs of an output layer, by seed."""
     paths = sorted((root / "results" / "next-word").glob(f"{name}-*.json"))
