@@ -266,6 +266,26 @@ def which_z() -> str:
     return markdown.table(rows)
 
 
+def search_for_z() -> str:
+    """The best learning rate of the search, by head and epsilon, on one seed."""
+    tried: dict[tuple, list[dict]] = {}
+    for run in loaded("z/search.json"):
+        tried.setdefault((run["head"], run["epsilon"]), []).append(run)
+    rows = []
+    for (head, epsilon), runs in tried.items():
+        best = max(runs, key=lambda run: run["validation_accuracy"])
+        rows.append(
+            {
+                "head": head,
+                "ε": "" if epsilon is None else f"{epsilon:g}",
+                "rates tried": ", ".join(f"{run['learning_rate']:g}" for run in runs),
+                "best rate": f"{best['learning_rate']:g}",
+                "validation accuracy": f"{100 * best['validation_accuracy']:.1f} %",
+            }
+        )
+    return markdown.table(rows, "head", "rates tried")
+
+
 def of_contrasts(name: str) -> Callable[[], str]:
     return lambda: document.contrasts(compared(name))
 
@@ -296,6 +316,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "train step": train_steps,
     "next word": next_words,
     "z": which_z,
+    "z, search": search_for_z,
     "z, contrasts": of_contrasts("z"),
 }
 
