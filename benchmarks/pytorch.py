@@ -234,7 +234,7 @@ def speedrun(config: dict) -> Callable[[str], None]:
     recipe = Config(**config)
     read = train.load_data(recipe)
     (images, labels), validation, test = (
-        (torch.from_numpy(split.images), torch.from_numpy(split.labels).long())
+        (torch.tensor(split.images), torch.tensor(split.labels).long())
         for split in (read.train, read.validation, read.test)
     )
     half = train.dtype_policy(recipe.precision) == "mixed_bfloat16"

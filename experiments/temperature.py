@@ -41,9 +41,11 @@ def table(part: Table, loss: str) -> str:
         loss: `matched` or `as_logits`.
     """
     judged: dict[str, dict[int, list[Judgement]]] = {}
+    of_loss = [run for run in part.runs.values() if run.config.loss == loss]
+    (head,) = {run.config.head for run in of_loss}
     for row in part.rows:
         run = part.runs[row.run]
-        if run.config.loss == loss:
+        if (run.config.loss, run.config.head) == (loss, head):
             by_samples = judged.setdefault(name_of_temperature(run), {})
             by_samples.setdefault(row.samples, []).append(row.as_is)
     lines = []

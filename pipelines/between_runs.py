@@ -24,7 +24,7 @@ from pipelines.comparison import (
 from pipelines.config import Config
 from pipelines.run_folder import Run
 
-Members = tuple[tuple[str, ...], int]  # runs of several seeds, and their samples
+Members = tuple[frozenset[str], int]  # runs of several seeds, and their samples
 MARGIN = 0.01  # of accuracy: what is too small to matter, if it is not declared
 
 
@@ -185,18 +185,20 @@ def over_seeds(
                     runs=runs,
                     as_is=spreads([row.as_is for row in group]),
                     scaled=spreads([row.scaled for row in group]),
-                    ensemble=ensembles.get((tuple(runs), samples)),
+                    ensemble=ensembles.get((frozenset(runs), samples)),
                 )
             )
     return groups
 
 
 def spreads(judgements: Sequence[Judgement]) -> dict[str, Spread]:
-    """Mean and standard deviation of each metric."""
+    """Mean and standard deviation of each metric that all of them have."""
+    numbers = [judgement.metrics for judgement in judgements]
+    shared = [name for name in numbers[0] if all(name in some for some in numbers)]
     return {
         name: Spread(
-            mean=statistics.fmean(judgement.metrics[name] for judgement in judgements),
-            std=statistics.stdev(judgement.metrics[name] for judgement in judgements),
+            mean=statistics.fmean(some[name] for some in numbers),
+            std=statistics.stdev(some[name] for some in numbers),
         )
-        for name in judgements[0].metrics
+        for name in shared
     }

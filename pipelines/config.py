@@ -102,7 +102,8 @@ class Config:
         label_noise: Share of the training images that get the label of another class,
             drawn by the seed.
         padding: Pixels that are reflected around each training image before it is
-            cropped back at random; 0 only flips.
+            cropped back at random; 0 only flips. Characters are moved by up to half as
+            many, and never flipped.
         cutout: Side of a grey square laid over each training image, in pixels.
         mixup: Alpha of MixUp's Beta distribution; 0 turns it off.
         precision: Dtype policy. `auto` takes mixed_float16 on a GPU with tensor cores,
@@ -265,6 +266,12 @@ class Config:
         has_own = f"cannot be set with the output {name}, which has its own loss"
         self._require(self.loss == "matched", "loss", has_own)
         self._require(not self.mixup, "mixup", has_own)
+        self._require(not self.hard, "hard", has_own)
+        self._require(
+            self.temperature != "learned",
+            "temperature",
+            f"cannot be learned with the output {name}",
+        )
         self._require(
             output.smooths or not self.label_smoothing, "label_smoothing", has_own
         )
@@ -303,7 +310,11 @@ class Config:
     @property
     def run_name(self) -> str:
         """The name of the run's folder: what it is, and what differs from defaults."""
-        dataset = Path(self.dataset.removeprefix("folder:")).name.replace(":", ".")
+        kind, colon, place = self.dataset.partition(":")
+        of_folder = kind in ("folder", "glyphs") and colon
+        dataset = Path(place if of_folder else self.dataset).name.replace(":", ".")
+        if kind == "glyphs" and colon:
+            dataset = f"glyphs.{dataset}"
         parts = [dataset, self.backbone.replace(":", "."), self.head]
         match self.temperature:
             case Annealing(kind, start, end):

@@ -13,6 +13,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import nct, t
 
+from pipelines.metrics import strata
+
 LEVEL = 0.05  # of the tests
 POWER = 0.8  # at which the smallest visible difference is seen
 
@@ -99,10 +101,11 @@ def estimate(a: np.ndarray, b: np.ndarray, labels: np.ndarray) -> Estimate | Non
 
 
 def variance_of_mean(values: np.ndarray, labels: np.ndarray) -> float:
-    """The variance of a mean over images that are drawn within their classes."""
-    counts = np.bincount(labels)
-    means = np.bincount(labels, weights=values) / np.maximum(counts, 1)
-    squares = np.bincount(labels, weights=(values - means[labels]) ** 2)
+    """The variance of a mean over images that are drawn within their strata."""
+    of = strata(labels)
+    counts = np.bincount(of)
+    means = np.bincount(of, weights=values) / counts
+    squares = np.bincount(of, weights=(values - means[of]) ** 2)
     several = counts > 1
     counts, squares = counts[several], squares[several]
     return float((counts * squares / (counts - 1)).sum() / len(labels) ** 2)

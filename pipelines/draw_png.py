@@ -135,7 +135,7 @@ def reliability(rows: Sequence[Row]) -> matplotlib.figure.Figure:
 
 def confusion(row: Row, table: Table, results: Results) -> matplotlib.figure.Figure:
     matrix = results.confusions[row.id]
-    panels = [plots.confusion(matrix, table)] * plots.has_matrix(table)
+    panels = [plots.confusion(matrix, table)] if plots.has_matrix(table) else []
     if table.superclasses:
         panels.append(plots.folded(matrix, table))
     size = (6.5 * len(panels), 6.5)

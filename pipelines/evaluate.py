@@ -243,7 +243,7 @@ def judge_all(
         unfamiliar=unfamiliar,
     )
     ensembles = {
-        (tuple(runs), key[1]): judging.ensemble(sums[key], dataset)
+        (frozenset(runs), key[1]): judging.ensemble(sums[key], dataset)
         for key, runs in seeds.items()
     }
     return table, ensembles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -160,6 +160,18 @@ def outcomes(
     if superclasses:
         facts["superclass"] = metrics.of_superclasses(probabilities, superclasses)
     return facts
+
+
+def outcomes_of(
+    parts: Iterable[Answer], labels: np.ndarray, superclasses: Sequence[int] | None
+) -> dict[str, np.ndarray]:
+    """What became of each image, of answers that come batch by batch."""
+    columns, start = defaultdict(list), 0
+    for answer in parts:
+        truth = labels[start : start + len(answer.probabilities)]
+        start += len(truth)
+        _add(outcomes(answer, truth, superclasses), columns)
+    return {name: np.concatenate(some) for name, some in columns.items()}
 
 
 def judged(

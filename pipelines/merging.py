@@ -41,23 +41,21 @@ def merge(
         for table in part.comparison.tables:
             data = table.dataset
             by_images[data.name, data.label, data.checksum].append(table)
+    _check_names(by_images.values())
+    every = [table for found in by_images.values() for table in found]
+    declared = _declared(every) if contrasts is None else contrasts
+    margin = _margin(every) if margin is None else margin
     tables = []
     for found in by_images.values():
         ensembles = {
-            (tuple(group.runs), group.samples): group.ensemble
+            (frozenset(group.runs), group.samples): group.ensemble
             for table in found
             for group in table.groups
             if group.ensemble
         }
-        declared = _declared(found) if contrasts is None else contrasts
+        table = _side_by_side(found)
         tables.append(
-            between_runs.assemble(
-                _side_by_side(found),
-                outcomes,
-                ensembles,
-                declared,
-                _margin(found) if margin is None else margin,
-            )
+            between_runs.assemble(table, outcomes, ensembles, declared, margin)
         )
     made: list[Made] = []
     for part in parts:
@@ -71,6 +69,18 @@ def merge(
         confusions=_union(part.confusions for part in parts),
         outcomes=outcomes,
     )
+
+
+def _check_names(parted: Iterable[Sequence[Table]]):
+    """Refuses runs of one name on different data, whose arrays have that name too."""
+    seen: dict[str, int] = {}
+    for number, tables in enumerate(parted):
+        for name in {name for table in tables for name in table.runs}:
+            if seen.setdefault(name, number) != number:
+                raise InputError(
+                    f"Two of the comparisons have a run {name} on different data; "
+                    "leave out one of them."
+                )
 
 
 def _union(mappings: Iterable) -> dict:
@@ -120,7 +130,9 @@ def _declared(tables: Sequence[Table]) -> Contrasts:
 
 def _margin(tables: Sequence[Table]) -> float:
     """The margin that tables share."""
-    margins = {found.margin for table in tables for found in table.contrasts}
+    contrasts = [found for table in tables for found in table.contrasts]
+    declared = [found for found in contrasts if found.declared]
+    margins = {found.margin for found in declared or contrasts}
     if len(margins) > 1:
         raise InputError(
             "The comparisons have different margins, "

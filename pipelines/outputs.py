@@ -112,8 +112,6 @@ def _adaptive(request: Request) -> OutputLayer:
 
 def _two_level(request: Request) -> OutputLayer:
     groups = request.data.superclasses
-    if groups is not None:  # numbered anew, for a subset may lack some
-        groups = np.unique(groups, return_inverse=True)[1]
     return TwoLevelOutput(request.num_classes, groups, name="logits")
 
 

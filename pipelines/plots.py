@@ -213,7 +213,7 @@ def classes(matrix: csr_array, table: Table) -> list[dict]:
 def folded(matrix: csr_array, table: Table) -> Heatmap:
     """A confusion matrix of superclasses."""
     superclasses, names = table.superclasses or [], table.superclass_names or []
-    return Heatmap(metrics.fold(matrix, superclasses), names)
+    return Heatmap(metrics.fold(matrix, superclasses, len(names)), names)
 
 
 def temperatures(table: Table) -> list[str]:

@@ -13,6 +13,7 @@ from pipelines import datasets, judging, metrics, saved_model
 from pipelines.comparison import Shifted, Unfamiliar
 from pipelines.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from pipelines.errors import InputError
+from pipelines.pixels import rgb
 from pipelines.run_folder import Run
 
 METRICS = ("accuracy", "nll", "ece")
@@ -27,17 +28,14 @@ def shifted(run: Run, serve: Callable, dataset: datasets.Data) -> list[Shifted]:
         serve: Its serving function, from `saved_model.load`.
         dataset: Has the test images.
     """
-    images, labels = dataset.test
+    images, labels = np.asarray(rgb(dataset.test.images)), dataset.test.labels
 
     def numbers(name, severity):
         changed = corrupt(images, name, severity)
-        parts = []
-        for answer in judging.answers(run, serve, changed):
-            start = len(parts) * saved_model.BATCH
-            truth = labels[start : start + len(answer.probabilities)]
-            parts.append(judging.outcomes(answer, truth, None))
-        facts = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
-        return metrics.summary(facts, names=METRICS)
+        answers = judging.answers(run, serve, changed)
+        return metrics.summary(
+            judging.outcomes_of(answers, labels, None), names=METRICS
+        )
 
     found = []
     for name in CORRUPTIONS:
@@ -88,17 +86,19 @@ def unfamiliar(
         dataset: Has the test images.
         foreign: The others.
     """
-    outputs = ["probabilities"]
-    outputs += ["logits"] * ("logits" in serve.structured_outputs)
 
-    def scores(images):
-        answers = saved_model.ask(serve, images, *outputs)
-        of = {"maximum probability": answers[0].max(axis=1)}
-        if len(answers) > 1:
-            of["energy"] = logsumexp(answers[1].astype("float64"), axis=1)
-        return of
+    def of_batch(images):
+        answer = serve(images=images)
+        found = {"maximum probability": answer["probabilities"].numpy().max(axis=1)}
+        if "logits" in answer:
+            logits = answer["logits"].numpy().astype("float64")
+            found["energy"] = logsumexp(logits, axis=1)
+        return found
 
-    ours, theirs = scores(dataset.test.images), scores(foreign.images)
+    ours, theirs = (
+        saved_model.gather(of_batch, images)
+        for images in (dataset.test.images, foreign.images)
+    )
     return [
         Unfamiliar(
             row=run.name,
@@ -115,7 +115,7 @@ def separation(ours: np.ndarray, theirs: np.ndarray) -> dict[str, float]:
     """How well a score that is high for ours tells them from theirs."""
     scores = np.concatenate([ours, theirs])
     is_ours = np.arange(len(scores)) < len(ours)
-    false, true, _ = roc_curve(is_ours, scores)
+    false, true, _ = roc_curve(is_ours, scores, drop_intermediate=False)
     return {
         "auroc": float(roc_auc_score(is_ours, scores)),
         "fpr95": float(false[np.argmax(true >= ACCEPTED)]),

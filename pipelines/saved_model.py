@@ -114,11 +114,27 @@ def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
         images: uint8 of shape `(n, height, width, 3)`.
         *names: Those of the tensors to return.
     """
-    answers = []
-    for start in range(0, len(images), BATCH):
-        served = serve(images=rgb(tf.constant(images[start : start + BATCH])))
-        answers.append([served[name].numpy() for name in names])
-    return [np.concatenate(parts) for parts in zip(*answers, strict=True)]
+
+    def of_batch(batch):
+        answer = serve(images=batch)
+        return {name: answer[name].numpy() for name in names}
+
+    found = gather(of_batch, images)
+    return [found[name] for name in names]
+
+
+def gather(of_batch: Callable, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Puts together what a function says of images, batch by batch.
+
+    Args:
+        of_batch: From a batch of images in three channels to arrays by name.
+        images: uint8 of shape `(n, height, width, channels)`.
+    """
+    parts = [
+        of_batch(rgb(tf.constant(images[start : start + BATCH])))
+        for start in range(0, len(images), BATCH)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def load(path: Path):

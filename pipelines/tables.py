@@ -73,7 +73,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         *(Column(name, False) for name in METRICS),
         *(Column(name, True) for name, m in METRICS.items() if m.calibration),
     ]
-    return [c for c in every if rows and c.name in c.judgement(rows[0]).metrics]
+    return [c for c in every if any(c.name in c.judgement(r).metrics for r in rows)]
 
 
 def sections(table: Table, results: Results) -> list[Section]:
@@ -140,7 +140,8 @@ def of_judgement(judgement: Judgement, column: Column) -> Cell:
 
 def of_group(group: Group, column: Column) -> Cell:
     """The mean and the standard deviation of a metric over seeds."""
-    if not column.says(group):
+    known = group.scaled if column.scaled else group.as_is
+    if not column.says(group) or column.name not in known:
         return number(None, "")
     words, spread = column.metric.words, column.spread(group)
     text = f"{words(spread.mean)} ± {words(spread.std)}".replace(" % ±", " ±")
@@ -196,9 +197,8 @@ def reported(table: Table) -> Section:
         figures = run.reported or {}
         cells = [word(figures.get("row", "")), word(run.title)]
         for column in shown:
-            value = ours[name][column.name]
             cells.append(theirs(figures.get(column.name), column))
-            cells.append(Cell(column.metric.words(value), value))
+            cells.append(theirs(ours[name].get(column.name), column))
         body.append([*cells, matched(run)])
     head = ["reported row", "our run"]
     for column in shown:

@@ -26,6 +26,7 @@ import yaml
 
 from pipelines import (
     datasets,
+    judging,
     metrics,
     publishing,
     run_folder,
@@ -38,6 +39,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
 from pipelines.options import config_of, parse, parser
+from pipelines.pixels import rgb
 from pipelines.search import Search, config_of_trial, oracle_of
 from pipelines.typed_json import write_text
 
@@ -90,14 +92,16 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
     """The metrics of a model without noise, on the validation images."""
     validation = dataset.validation
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
-    names = "logits", "probabilities", "log_probabilities"
 
-    def serve(images):
-        return dict(zip(names, answer(images), strict=True))
+    def answers():
+        for start in range(0, len(validation.images), saved_model.BATCH):
+            batch = tf.constant(validation.images[start : start + saved_model.BATCH])
+            _, p, log_p = (array.numpy() for array in answer(rgb(batch)))
+            yield judging.Answer(p, log_p)
 
-    p, log_p = saved_model.ask(serve, validation.images, *names[1:])
-    facts = metrics.outcomes(p, validation.labels, log_p)
-    return metrics.summary(facts, dataset.superclasses)
+    superclasses = dataset.superclasses
+    facts = judging.outcomes_of(answers(), validation.labels, superclasses)
+    return metrics.summary(facts, superclasses)
 
 
 def tune(
@@ -209,8 +213,9 @@ def check(base: Config, search: Search, dataset: datasets.Data) -> None:
         InputError: If the data has no such objective, or a run cannot be built.
     """
     train.build(base, dataset, "float32")
-    labels, classes = dataset.validation.labels, len(dataset.class_names)
-    perfect = metrics.outcomes(np.eye(classes)[labels], labels)
+    labels = dataset.validation.labels[:100]
+    perfect = np.arange(len(dataset.class_names)) == labels[:, None]
+    perfect = metrics.outcomes(perfect.astype("float64"), labels)
     if search.objective not in metrics.summary(perfect, dataset.superclasses):
         raise InputError(
             f"objective {search.objective} has no value on {dataset.name} with label "

@@ -16,9 +16,10 @@ ON_ERRORS = (
     "interval, because resampling inflates them; beside them stands what they stay "
     "below in 95 % of cases if the probabilities are calibrated. AURC is the mean "
     "share of errors among the most confident images, over all shares of images. The "
-    "sets hold the true class in at least 90 % of cases (split conformal, with the "
-    "temperature from one half of the validation images and the threshold from the "
-    "other)."
+    "sets are made to hold the true class in 90 % of cases, if the test images are "
+    "like the validation images (split conformal, with the temperature from one half "
+    "of these and the threshold from the other). Class-wise ECE is the mean over "
+    "classes of the ECE of the probability of each, predicted or not."
 )
 
 
@@ -120,10 +121,11 @@ def explanation(table: Table) -> str:
         f"the test images{within}: they tell nothing of the spread between seeds. "
         f"Precision, recall and F1 are macro-averaged. {errors} 'Scaled' is after "
         "temperature scaling, at the temperature that fits the "
-        f"{dataset.validation:,} validation images best. '16 samples' "
+        "validation images best. '16 samples' "
         "averages the probabilities of 16 noisy draws."
         + (
-            " 'superclasses' counts a prediction as right if its superclass is."
+            " 'superclasses' counts a prediction as right if its superclass is; "
+            "'summed' takes the superclass whose classes are together most probable."
             if table.superclasses
             else ""
         )

@@ -209,6 +209,14 @@ class AdaptiveOutput(OutputLayer):
             found = found + ops.where(here, logits, 0.0)
         return found
 
+    def all_log_probabilities(self, features: Tensor) -> Tensor:
+        features = ops.cast(features, "float32")
+        parts = [
+            times_transposed(z, kernel) + bias + offset
+            for _, z, kernel, bias, _, _, offset in self._parts(features, 1)
+        ]
+        return ops.take(ops.concatenate(parts, axis=-1), self._ranks, axis=-1)
+
     def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         block = self.block_size(ops.shape(features)[0])
         kernel, bias = self.dense(self.kernel, self.bias)

@@ -214,6 +214,9 @@ class ChunkedOutput(OutputLayer):
         logits = ops.einsum("bd,bkd->bk", features, ops.take(kernel, classes, axis=0))
         return logits + ops.take(bias, classes, axis=0) - normaliser
 
+    def all_log_probabilities(self, features: Tensor) -> Tensor:
+        return self._rows(features)
+
     def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         scale = self.head.logit_scale(False)
         if scale is None:

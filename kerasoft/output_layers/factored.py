@@ -22,6 +22,7 @@ from kerasoft.output_layers.base import (
 from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import (
     map_rows,
+    times_transposed,
     value_and_gradient,
     when,
     with_gradients,
@@ -304,7 +305,7 @@ class FactoredOutput(OutputLayer):
         """The factor and the summand that turn rows of `factor` into logits."""
         h = self._with_one(ops.cast(features, "float32"))
         common = h @ ops.convert_to_tensor(self.common)[:, None]
-        return h @ ops.convert_to_tensor(self.right), common
+        return times_transposed(h, ops.convert_to_tensor(self.right)), common
 
     def _order(self, logits):
         """A value that orders the classes of a row like their scores."""

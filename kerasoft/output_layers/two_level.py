@@ -212,6 +212,23 @@ class TwoLevelOutput(OutputLayer):
         ]
         return ops.stack(columns, axis=-1)
 
+    def all_log_probabilities(self, features: Tensor) -> Tensor:
+        features = ops.cast(features, "float32")
+        kernel, bias = self.dense(self.kernel, self.bias)
+        logits = times_transposed(features, kernel) + bias
+        group_kernel, group_bias = self.dense(self.group_kernel, self.group_bias)
+        of_groups = times_transposed(features, group_kernel) + group_bias
+        of_groups = ops.log_softmax(of_groups, axis=-1)
+        # The classes of a group stand side by side.
+        parts = [
+            ops.log_softmax(logits[:, first : first + size], axis=-1)
+            + of_groups[:, group : group + 1]
+            for group, (first, size) in enumerate(
+                zip(self._firsts.tolist(), self._sizes.tolist(), strict=True)
+            )
+        ]
+        return ops.take(ops.concatenate(parts, axis=-1), self._slots, axis=-1)
+
     def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
         block = self.block_size(ops.shape(features)[0])
         dense = self.dense(self.group_kernel, self.group_bias)

@@ -105,11 +105,17 @@ def load(
             f"label {label} needs cifar100 or shapes100, or another data set with "
             f"superclasses: the images of {name} have one label each."
         )
-    if classes:
-        source = _subset(source, label, classes)
     labels = source.labels[label]
     if min(labels.train.min(), labels.test.min()) < 0:
         raise InputError(f"{name} has images without a label, which cannot serve.")
+    if classes:
+        source = _subset(source, label, classes)
+        labels = source.labels[label]
+        if not len(labels.test):
+            raise InputError(
+                f"There are no test images of the {classes} classes that are kept of "
+                f"{name}; keep more."
+            )
     train = Split(source.train, labels.train)
     test = Split(source.test, labels.test)
     fine = source.labels["fine"].train
@@ -126,7 +132,9 @@ def load(
         pairs = np.unique(np.stack([fine, coarse.train]), axis=1).T.tolist()
         for i, superclass in pairs:
             superclasses[i] = superclass
-        superclass_names = coarse.names
+        known = sorted(set(superclasses))  # a subset of the classes may lack some
+        superclasses = [known.index(superclass) for superclass in superclasses]
+        superclass_names = [coarse.names[superclass] for superclass in known]
     train, validation = (train, given) if given else _hold_out(train, fine, seed)
     if source.note:
         counts = (

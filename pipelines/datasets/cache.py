@@ -64,8 +64,11 @@ def _write(made: Mapping[str, np.ndarray], place: Path):
         checksums = {name: _checksum(array) for name, array in made.items()}
         (partial / CHECKSUMS).write_text(json.dumps(checksums), "utf-8")
         shutil.rmtree(place, ignore_errors=True)  # what is damaged
-        with contextlib.suppress(FileExistsError):  # another process was faster
+        try:
             partial.rename(place)
+        except OSError:
+            if not place.is_dir():  # else another process was faster
+                raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

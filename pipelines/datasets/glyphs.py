@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import sys
 import unicodedata
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import PIL.features
 import PIL.Image
 import PIL.ImageDraw
 import PIL.ImageFont
@@ -43,6 +45,7 @@ PLACES = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts",
           "~/Library/Fonts", "C:/Windows/Fonts")  # fmt: skip
 PACKAGES = "fonts-noto-cjk fonts-wqy-zenhei fonts-wqy-microhei fonts-hanazono"
 KIN = 0.01  # of the sample, drawn alike to the pixel; by chance, none is
+DISTINCT = 0.9  # of the sample; a font of boxes for all characters has fewer
 LEAST = 3  # typefaces: to train, to validate, to test
 SEED = 20902  # of the harder test images
 
@@ -70,11 +73,24 @@ def read(folder: str) -> Source:
     Raises:
         InputError: If fewer than three typefaces have all the characters.
     """
-    places = [Path(p).expanduser() for p in ([folder] if folder else PLACES)]
+    given = [folder] if folder else PLACES
+    places = [Path(os.path.expanduser(p)) for p in given]  # noqa: PTH111 (no home)
     if folder and not places[0].is_dir():
         raise InputError(f"There is no folder {places[0]}; glyphs: needs one of fonts.")
-    faces = find(places)
-    typefaces = group(faces, [drawing_of(face) for face in faces])
+    faces, drawings = [], []
+    for face in find(places):
+        try:
+            drawing = drawing_of(face)
+        except OSError as error:
+            print(f"skipped: {face.path} cannot be drawn ({brief(error)})",
+                  file=sys.stderr)  # fmt: skip
+            continue
+        if len(np.unique(drawing[SAMPLE], axis=0)) < DISTINCT * len(drawing[SAMPLE]):
+            print(f"skipped: {face.path} draws characters alike", file=sys.stderr)
+            continue
+        faces.append(face)
+        drawings.append(drawing)
+    typefaces = group(faces, drawings)
     if len(typefaces) < LEAST:
         raise InputError(
             f"glyphs needs {LEAST} typefaces that have all {len(CHARACTERS):,} "
@@ -153,7 +169,8 @@ def find(places: Sequence[Path]) -> list[Face]:
 
 def drawing_of(face: Face) -> np.ndarray:
     """A face's drawings of all characters, uint8 of shape `(n, 32, 32)`."""
-    digest = hashlib.sha256(f"{VERSION} {SIDE} {EM}".encode())
+    drawn_by = PIL.features.version("freetype2")
+    digest = hashlib.sha256(f"{VERSION} {SIDE} {EM} {drawn_by}".encode())
     digest.update(face.path.read_bytes())
 
     def drawn():
@@ -194,10 +211,11 @@ def group(faces: Sequence[Face], drawings: Sequence[np.ndarray]) -> list[Typefac
     """Groups faces by their designs; of faces that draw all alike, one is kept."""
     samples = [drawing[SAMPLE] for drawing in drawings]
     groups: list[list[int]] = []
+    copies = set()
     for new, face in enumerate(faces):
         alike = [(samples[new] == samples[old]).all(axis=(1, 2)) for old in range(new)]
         if any(same.all() for same in alike):
-            continue
+            copies.add(new)  # which still ties the designs that it is akin to
         kin = [
             some
             for some in groups
@@ -210,7 +228,7 @@ def group(faces: Sequence[Face], drawings: Sequence[np.ndarray]) -> list[Typefac
     return [
         Typeface(
             name=" and ".join(dict.fromkeys(faces[i].family for i in some)),
-            drawings=[drawings[i] for i in some],
+            drawings=[drawings[i] for i in some if i not in copies],
         )
         for some in groups
     ]

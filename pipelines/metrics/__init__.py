@@ -33,7 +33,7 @@ from pipelines.metrics.classwise import (
     classwise_if_calibrated,
 )
 from pipelines.metrics.outcomes import Outcomes, as_kept, log_of, outcomes, right
-from pipelines.metrics.resampling import bootstrap, holm, mcnemar
+from pipelines.metrics.resampling import bootstrap, holm, mcnemar, strata
 from pipelines.metrics.selection import (
     Threshold,
     area_under_risk,
@@ -80,6 +80,7 @@ __all__ = [
     "reliability",
     "right",
     "smooth_error",
+    "strata",
     "summary",
     "tempered",
 ]

@@ -30,9 +30,9 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> csr_ar
     return coo_array((ones, (labels, predicted)), shape=(classes, classes)).tocsr()
 
 
-def fold(matrix: csr_array, superclasses: Sequence[int]) -> np.ndarray:
-    """Adds up a confusion matrix's rows and columns by superclass."""
-    member = np.eye(max(superclasses) + 1, dtype=matrix.dtype)[list(superclasses)]
+def fold(matrix: csr_array, superclasses: Sequence[int], count: int) -> np.ndarray:
+    """Adds up a confusion matrix's rows and columns by one of `count` superclasses."""
+    member = np.eye(count, dtype=matrix.dtype)[list(superclasses)]
     return member.T @ (matrix @ member)
 
 

@@ -10,6 +10,19 @@ from scipy.stats import binomtest
 
 from pipelines.metrics.outcomes import Outcomes
 
+LEAST = 10  # images of a class that is a stratum of its own
+
+
+def strata(labels: np.ndarray) -> np.ndarray:
+    """The groups within which images are resampled: classes, numbered from 0.
+
+    Classes of fewer than 10 images are one group: within a class of one, nothing could
+    vary.
+    """
+    counts = np.bincount(labels)
+    few = counts[labels] < LEAST
+    return np.unique(np.where(few, -1, labels), return_inverse=True)[1]
+
 
 def bootstrap(
     facts: Outcomes,
@@ -18,7 +31,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Percentile intervals of metrics over images, resampled within their classes.
+    """Percentile intervals of metrics over images, resampled within their `strata`.
 
     Not for the calibration error: resampled images repeat, which alone makes it
     larger, so that its interval can lie beside the estimate.
@@ -37,10 +50,11 @@ def bootstrap(
         By the names of the metrics, the interval's low and high end.
     """
     generator = np.random.default_rng(seed)
-    order = np.argsort(facts["label"], kind="stable")
-    counts = np.bincount(facts["label"])
-    counts = np.repeat(counts, counts)  # of each image, how many its class has
-    first = np.searchsorted(facts["label"][order], facts["label"][order])
+    of = strata(facts["label"])
+    order = np.argsort(of, kind="stable")
+    counts = np.bincount(of)
+    counts = np.repeat(counts, counts)  # of each image, how many its stratum has
+    first = np.searchsorted(of[order], of[order])
     draws = []
     for _ in range(resamples):
         rows = order[first + generator.integers(counts)]

@@ -98,6 +98,15 @@ def test_log_probabilities_are_those_of_the_formula_and_sum_to_one(name):
     np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
 
 
+def test_all_classes_of_a_masked_layer():
+    allowed = np.arange(CLASSES) % 3 > 0
+    layer = filled(ChunkedOutput(CLASSES, allowed=allowed))
+    kernel, bias = (numpy(w).astype("float64") for w in layer.trainable_weights)
+    logits = np.where(allowed, FEATURES @ kernel.T + bias, -np.inf)
+    p = np.exp(numpy(layer.all_log_probabilities(FEATURES)))
+    np.testing.assert_allclose(p, special.softmax(logits, axis=-1), atol=1e-6)
+
+
 @each_class
 def test_a_model_that_answers_for_all_classes(name, tmp_path):
     layer = filled(LAYERS[name]())

@@ -71,6 +71,14 @@ def cache(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_shapes():
+    """The made fonts draw many characters alike."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glyphs, "DISTINCT", 0.05)
+        yield
+
+
 @pytest.fixture(scope="module")
 def made(fonts, cache):
     return glyphs.read(str(fonts))
@@ -166,6 +174,50 @@ def test_radicals_are_those_that_unicode_names():
         assert glyphs.radicals_of([character])[0] + 1 == number
 
 
+def drawn_with(generator, shared, of):
+    """A drawing of all characters, of which some are those of another."""
+    drawing = generator.integers(0, 2, (20_902, 32, 32)).astype("uint8")
+    drawing[: int(shared * 20_902)] = of[: int(shared * 20_902)]
+    return drawing
+
+
+def test_faces_of_a_common_origin_are_one_typeface():
+    generator = np.random.default_rng(0)
+    nothing = np.zeros((20_902, 32, 32), "uint8")
+    first = drawn_with(generator, 0, nothing)
+    kin = drawn_with(generator, 0.05, first)
+    other = drawn_with(generator, 0, nothing)
+    faces = [glyphs.Face(glyphs.Path(name), name) for name in "ABC"]
+    found = glyphs.group(faces, [first, other, kin])
+    assert [typeface.name for typeface in found] == ["B", "A and C"]
+
+    # A copy is left out, and still ties its family to what it is a copy of.
+    bold = drawn_with(generator, 0, nothing)
+    faces = [glyphs.Face(glyphs.Path(n), f) for n, f in (("a", "A"), ("b", "B"))]
+    faces.append(glyphs.Face(glyphs.Path("c"), "B"))
+    (found,) = glyphs.group(faces, [first, first, bold])
+    assert found.name == "A and B"
+    assert len(found.drawings) == 2
+
+
+def test_a_font_of_boxes_is_left_out(fonts, cache, tmp_path, capsys, monkeypatch):
+    for name in ("a-bold.ttf", "b.ttf", "c.ttf"):
+        (tmp_path / name).symlink_to(fonts / name)
+    make(tmp_path / "boxes.ttf", "Boxes", 77, first=150)
+    monkeypatch.setattr(glyphs, "DISTINCT", 0.9)
+    boxes = glyphs.find([tmp_path])
+    drawing = np.zeros((20_902, 32, 32), "uint8")
+    kept = glyphs.drawing_of
+    monkeypatch.setattr(
+        glyphs, "drawing_of", lambda f: drawing if f.family == "Boxes" else kept(f)
+    )
+    monkeypatch.setattr(glyphs, "DISTINCT", 0.05)
+    assert len(boxes) == 4
+    read = glyphs.read(str(tmp_path))
+    assert len(read.train) == len(read.test) == 20_902
+    assert "boxes.ttf draws characters alike" in capsys.readouterr().err
+
+
 def test_a_subset_of_the_classes(made, fonts, cache):
     few, more = (
         datasets.load(f"glyphs:{fonts}", classes=n, seed=seed)
@@ -181,8 +233,10 @@ def test_a_subset_of_the_classes(made, fonts, cache):
         np.testing.assert_array_equal(
             few.test.images[few.test.labels == label][0], made.test[code]
         )
-        radical = glyphs.radicals_of([name])[0]
-        assert (few.superclasses or [])[label] == radical
+        radical = glyphs.RADICALS[glyphs.radicals_of([name])[0]]
+        superclass = (few.superclasses or [])[label]
+        assert (few.superclass_names or [])[superclass] == radical
+    assert len(few.superclass_names or []) == len(set(few.superclasses or []))
     assert few.checksum != more.checksum
     with pytest.raises(InputError, match=r"at most 20,902.*Received: 20903"):
         datasets.load(f"glyphs:{fonts}", classes=20_903)
@@ -224,7 +278,8 @@ def test_characters_are_warped_as_they_should(made):
         move=tf.constant(np.tile(move, (6, 1))),
     ).numpy()
     c, s = np.cos(turn), np.sin(turn)
-    inverse = np.array([[c + slant * s, s - slant * c], [-s, c]]) / size
+    forward = np.diag(size) @ [[c, -s], [s, c]] @ [[1, slant], [0, 1]]
+    inverse = np.linalg.inv(forward)
     for image, found in zip(images, warped, strict=True):
         # SciPy counts rows first.
         expected = affine(

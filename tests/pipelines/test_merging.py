@@ -94,7 +94,7 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.declared
     assert contrast.margin == 0.03
-    assert len(contrast.runs_a), len(contrast.runs_b) == (2, 1)
+    assert (len(contrast.runs_a), len(contrast.runs_b)) == (2, 1)
 
     experiment = tmp_path / "experiment.yaml"
     defaults = {
@@ -115,6 +115,16 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.a.startswith("z_loss")
     assert contrast.margin == 0.07
+
+
+def test_runs_of_one_name_on_other_data_are_refused(parts, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(parts / "first", other)
+    kept = (other / "comparison.json").read_text("utf-8")
+    checksum = json.loads(kept)["tables"][0]["dataset"]["checksum"]
+    (other / "comparison.json").write_text(kept.replace(checksum, "f" * 64), "utf-8")
+    words = refusal(capsys, parts / "first", other, "--out", tmp_path / "out")
+    assert "on different data" in words
 
 
 def refusal(capsys, *argv):

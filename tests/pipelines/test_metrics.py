@@ -121,7 +121,9 @@ def test_folding_a_matrix_is_folding_the_labels(answer, data):
     n = p.shape[1]
     of = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)))
     predicted = p.argmax(axis=1)
-    folded = metrics.fold(metrics.confusion(predicted, labels, n), of.tolist())
+    folded = metrics.fold(
+        metrics.confusion(predicted, labels, n), of.tolist(), of.max() + 1
+    )
     expected = metrics.confusion(of[predicted], of[labels], of.max() + 1).toarray()
     np.testing.assert_array_equal(folded, expected)
     numbers = metrics.summary(metrics.outcomes(p, labels), of.tolist())
@@ -142,6 +144,19 @@ def test_the_classes_agree_with_scikit_learn(answer):
         ("precision", "recall", "f1", "support"), columns, strict=True
     ):
         np.testing.assert_allclose(ours[name], column, atol=1e-12)
+
+
+def test_classes_of_few_images_are_resampled_together():
+    labels = np.repeat(np.arange(40), 1)
+    assert len(set(metrics.strata(labels).tolist())) == 1
+    labels = np.concatenate([np.repeat([7, 3], 10), [0, 1, 1, 5]])
+    strata = metrics.strata(labels)
+    assert len(set(strata.tolist())) == 3
+    assert len(set(strata[20:].tolist())) == 1
+    facts = {"label": np.arange(400), "right": np.arange(400) % 2 == 0}
+    ends = metrics.bootstrap(facts, lambda f: {"share": float(np.mean(f["right"]))})
+    # The standard error of a share of a half is 1 / 40.
+    assert np.diff(ends["share"]) == pytest.approx(2 * 1.96 / 40, rel=0.15)
 
 
 def test_the_most_confused_pairs_come_first():
