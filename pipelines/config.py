@@ -83,7 +83,7 @@ class Config:
         classes: How many of the data set's classes to keep, the same ones for every
             seed; all if not given.
         label: The classes, where the data set has both: fine (of CIFAR-100, 100) or
-            coarse (20).
+            coarse (20; of glyphs, the 214 radicals).
         image_size: The side to which images of a folder or of `tfds:NAME` are resized.
         backbone: The network under the head: `resnet12`, `plain_cnn`, or your own as
             `module:function`, from `input_shape` to a model that ends in features.
@@ -91,9 +91,11 @@ class Config:
         dropblock: The rate of DropBlock, for resnet12.
         epochs: Passes over the training images.
         batch_size: Images in a step. If not given, 128, and less where the training
-            images of a folder or of `tfds:NAME` are fewer than 2,048: see README.
+            images of a folder, `tfds:NAME` or `glyphs` are fewer than 2,048: see
+            README.
         optimizer: `sgd`, with Nesterov momentum 0.9, or `muon` or `adam`, which want
-            another learning_rate and weight_decay.
+            another learning_rate and weight_decay. The output `factored` always trains
+            the weights of the classes by plain SGD.
         learning_rate: The peak of one warm-up and cosine decay. If not given, 0.2; on a
             folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
         warmup_epochs: Epochs of linear warm-up.

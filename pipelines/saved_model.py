@@ -111,7 +111,7 @@ def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
 
     Args:
         serve: From a batch of `images` to a dictionary of tensors.
-        images: uint8 of shape `(n, height, width, 3)`.
+        images: uint8 of shape `(n, height, width, channels)`.
         *names: Those of the tensors to return.
     """
 
