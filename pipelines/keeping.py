@@ -27,7 +27,7 @@ DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
 def keep(results: Results, folder: Path):
     """Writes what a comparison is made of into a folder."""
     comparison = results.comparison
-    typed_json.write(folder / "comparison.json", comparison)
+    typed_json.write(folder / "comparison.json", comparison, indent=None)
     timings = Timings(comparison.made[0].device, dict(results.timings))
     typed_json.write(folder / "timings.json", timings)
     cells = {}

@@ -42,10 +42,15 @@ def parse(kind: type[T], text: str | bytes) -> T:
         raise ValueError(f"{where}: {words}" if where else words) from error
 
 
-def write(path: Path, value: Any):
-    """Writes a dataclass or plain data as JSON, whole or not at all."""
+def write(path: Path, value: Any, indent: int | None = 1):
+    """Writes a dataclass or plain data as JSON, whole or not at all.
+
+    Without `indent`, on one line, which is a third smaller.
+    """
     plain = value if isinstance(value, dict) else dataclasses.asdict(value)
-    write_text(path, json.dumps(plain, indent=1, ensure_ascii=False) + "\n")
+    separators = (",", ":") if indent is None else None
+    text = json.dumps(plain, indent=indent, separators=separators, ensure_ascii=False)
+    write_text(path, text + "\n")
 
 
 def write_text(path: Path, text: str):
