@@ -314,13 +314,13 @@ class Results(NamedTuple):
 
     Attributes:
         comparison: The numbers.
-        timings: Of the runs that were timed, by name.
+        timings: Of the runs that were timed.
         confusions: Confusion matrices by the ids of the rows.
         outcomes: What became of each image, by the ids of the rows; none if `read`
             left them out.
     """
 
     comparison: Comparison
-    timings: Mapping[str, Timing]
+    timings: Timings
     confusions: Mapping[str, csr_array]
     outcomes: Mapping[str, Outcomes]

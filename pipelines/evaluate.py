@@ -44,6 +44,7 @@ from pipelines.comparison import (
     Table,
     Tested,
     Timing,
+    Timings,
     Trained,
 )
 from pipelines.config import Config
@@ -102,7 +103,13 @@ def evaluate(
                     table, kept.outcomes, ensembles, contrasts, margin
                 )
             )
-        results = Results(Comparison(FORMAT, [made(made_by)], tables), *kept)
+        how = made(made_by)
+        results = Results(
+            comparison=Comparison(FORMAT, [how], tables),
+            timings=Timings(how.device, kept.timings),
+            confusions=kept.confusions,
+            outcomes=kept.outcomes,
+        )
         new = publishing.start(out)
         keep(results, new)
         report.write(results, new)

@@ -28,8 +28,7 @@ def keep(results: Results, folder: Path):
     """Writes what a comparison is made of into a folder."""
     comparison = results.comparison
     typed_json.write(folder / "comparison.json", comparison, indent=None)
-    timings = Timings(comparison.made[0].device, dict(results.timings))
-    typed_json.write(folder / "timings.json", timings)
+    typed_json.write(folder / "timings.json", results.timings)
     cells = {}
     for number, table in enumerate(comparison.tables):
         found = [results.confusions[row.id].tocoo() for row in table.rows]
@@ -78,7 +77,7 @@ def read(folder: Path, outcomes: bool = False) -> Results:
         raise InputError(f"The comparison in {folder} is damaged: {error}") from error
     rows = [row for table in comparison.tables for row in table.rows] * outcomes
     facts = {row.id: _outcomes_of(row, folder) for row in rows}
-    return Results(comparison, timings.runs, confusions, facts)
+    return Results(comparison, timings, confusions, facts)
 
 
 def _outcomes_of(row: Row, folder: Path) -> dict[str, np.ndarray]:

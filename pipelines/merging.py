@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pipelines import between_runs
-from pipelines.comparison import FORMAT, Comparison, Made, Results, Table
+from pipelines.comparison import FORMAT, Comparison, Made, Results, Table, Timings
 from pipelines.config import Config
 from pipelines.errors import InputError
 
@@ -60,12 +61,14 @@ def merge(
     made: list[Made] = []
     for part in parts:
         made += [one for one in part.comparison.made if one not in made]
-    timed = [part for part in parts if part.timings]
-    devices = {part.comparison.made[0].device for part in timed}
+    timed = [part.timings for part in parts if part.timings.runs]
+    timings = timed[0] if timed else parts[0].timings
+    if any(other.device != timings.device for other in timed):
+        print("left out: times, which are of several machines", file=sys.stderr)
+        timed = []
     return Results(
         comparison=Comparison(FORMAT, made, tables),
-        # Times of several machines do not compare.
-        timings=_union(part.timings for part in timed) if len(devices) == 1 else {},
+        timings=Timings(timings.device, _union(other.runs for other in timed)),
         confusions=_union(part.confusions for part in parts),
         outcomes=outcomes,
     )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jinja2
 import plotly.offline
 
-from pipelines import plots, tables, wording
+from pipelines import plots, robustness_tables, tables, wording
 from pipelines.comparison import Results, Row, Table
 from pipelines.draw_plotly import draw
 from pipelines.metrics import METRICS
@@ -77,8 +77,8 @@ def render(results: Results) -> str:
                 for s in (
                     tables.reported(table),
                     tables.contrasts(table),
-                    *tables.shifted(table),
-                    tables.unfamiliar(table),
+                    *robustness_tables.shifted(table),
+                    robustness_tables.unfamiliar(table),
                     tables.pairs(table),
                 )
                 if s.body
@@ -197,7 +197,9 @@ def configurations(table: Table, results: Results) -> list[Configuration]:
     for rows in table.configurations():
         lines = []
         for row in rows:
-            speed = tables.speed_of(table.runs[row.run], results.timings.get(row.run))
+            speed = tables.speed_of(
+                table.runs[row.run], results.timings.runs.get(row.run)
+            )
             of_row = functools.partial(tables.of_row, row)
             lines.append(Line(row.title, row.id, cells(of_row, row.temperature, speed)))
         folded = None

@@ -22,6 +22,8 @@ from pipelines import (
     page,
     plots,
     publishing,
+    robustness_tables,
+    tables,
     wording,
 )
 from pipelines.commands import command
@@ -30,23 +32,23 @@ from pipelines.errors import InputError
 from pipelines.experiment import Experiment
 from pipelines.keeping import DAMAGE, keep, read
 from pipelines.options import parse
-from pipelines.tables import Cell, sections
+from pipelines.tables import Cell, Section
 
 SHOWN_CURVES = ("val_accuracy", "val_classes_predicted")  # in Markdown
 
 
 def write(results: Results, folder: Path):
     """Writes what is made of a comparison into a folder without it."""
-    tables = results.comparison.tables
+    every = results.comparison.tables
     (folder / "plots").mkdir()
-    for table, prefix in zip(tables, prefixes(tables), strict=True):
+    for table, prefix in zip(every, prefixes(every), strict=True):
         draw_png.save_all(table, results, folder / "plots", prefix)
-    _write_csv(folder / "comparison.csv", [r for t in tables for r in flat_rows(t)])
+    _write_csv(folder / "comparison.csv", [r for t in every for r in flat_rows(t)])
     _write_csv(
-        folder / "classes.csv", [r for t in tables for r in flat_classes(t, results)]
+        folder / "classes.csv", [r for t in every for r in flat_classes(t, results)]
     )
-    _write_csv(folder / "pairs.csv", [vars(p) for t in tables for p in t.pairs])
-    _write_csv(folder / "contrasts.csv", [r for t in tables for r in flat_contrasts(t)])
+    _write_csv(folder / "pairs.csv", [vars(p) for t in every for p in t.pairs])
+    _write_csv(folder / "contrasts.csv", [r for t in every for r in flat_contrasts(t)])
     (folder / "comparison.md").write_text(markdown(results), "utf-8")
     (folder / "comparison.html").write_text(page.render(results), "utf-8")
 
@@ -146,8 +148,8 @@ def markdown(results: Results) -> str:
     lines = ["# Comparison", ""]
     for made in comparison.made:
         lines += [f"`{made.command}`", "", wording.made_with(made), ""]
-    tables = comparison.tables
-    for table, prefix in zip(tables, prefixes(tables), strict=True):
+    every = comparison.tables
+    for table, prefix in zip(every, prefixes(every), strict=True):
         lines += [f"## {_in_markdown(wording.heading(table))}", ""]
         lines += [wording.explanation(table), ""]
         for caption, note, head, body, _ in sections(table, results):
@@ -171,6 +173,21 @@ def markdown(results: Results) -> str:
         for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
     return "\n".join(lines)
+
+
+def sections(table: Table, results: Results) -> list[Section]:
+    """The tables to show, those with nothing in them left out."""
+    found = [
+        tables.reported(table),
+        tables.results_of(table),
+        tables.seeds(table),
+        tables.contrasts(table),
+        *robustness_tables.shifted(table),
+        robustness_tables.unfamiliar(table),
+        tables.pairs(table),
+        tables.speed(table, results),
+    ]
+    return [section for section in found if section.body]
 
 
 def _cell(cell: Cell) -> str:

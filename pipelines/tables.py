@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from pipelines import wording
 from pipelines.comparison import (
@@ -20,7 +18,6 @@ from pipelines.comparison import (
     Timing,
     Trained,
 )
-from pipelines.corruptions import SEVERITIES
 from pipelines.metrics import METRICS, Metric, percent
 
 
@@ -74,21 +71,6 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         *(Column(name, True) for name, m in METRICS.items() if m.calibration),
     ]
     return [c for c in every if any(c.name in c.judgement(r).metrics for r in rows)]
-
-
-def sections(table: Table, results: Results) -> list[Section]:
-    """The tables to show, those with nothing in them left out."""
-    found = [
-        reported(table),
-        _results(table),
-        _seeds(table),
-        contrasts(table),
-        *shifted(table),
-        unfamiliar(table),
-        pairs(table),
-        _speed(table, results),
-    ]
-    return [section for section in found if section.body]
 
 
 def word(text: str) -> Cell:
@@ -148,7 +130,7 @@ def of_group(group: Group, column: Column) -> Cell:
     return Cell(text, spread.mean)
 
 
-def _results(table: Table) -> Section:
+def results_of(table: Table) -> Section:
     rows = sorted(table.rows, key=lambda row: -row.accuracy)
     shown = columns(rows)
     body = [
@@ -211,7 +193,7 @@ def reported(table: Table) -> Section:
     return Section("Beside the reported figures", note, head, body)
 
 
-def _seeds(table: Table) -> Section:
+def seeds(table: Table) -> Section:
     shown = columns(table.rows)
     body = []
     for group in table.groups:
@@ -266,75 +248,6 @@ def of_difference(found: Contrast) -> Cell:
         low, high = (100 * bound for bound in found.interval)
         note = f"{low:+.2f} to {high:+.2f}"
     return Cell(f"{100 * found.difference:+.2f}", found.difference, note)
-
-
-def shifted(table: Table) -> list[Section]:
-    """Accuracy and calibration on corrupted test images, by severity and by kind."""
-    rows = {row.id: row for row in table.rows}
-    by_row: dict[str, dict[str, Mapping[str, Sequence[float]]]] = {}
-    for found in table.shifted:
-        by_row.setdefault(found.row, {})[found.corruption] = found.metrics
-    by_severity, by_kind = [], []
-    for name, kinds in by_row.items():
-        columns = {
-            metric: np.array([numbers[metric] for numbers in kinds.values()])
-            for metric in ("accuracy", "ece")
-        }
-        clean = rows[name].as_is.metrics
-
-        def cells(axis: int, columns=columns) -> list[Cell]:
-            means = (columns[metric].mean(axis).tolist() for metric in columns)
-            return [_with_ece(*pair) for pair in zip(*means, strict=True)]
-
-        title = word(rows[name].title)
-        unchanged = _with_ece(clean["accuracy"], clean["ece"])
-        by_severity.append([title, unchanged, *cells(axis=0)])
-        by_kind.append([title, *cells(axis=1)])
-    kinds = list(next(iter(by_row.values()), {}))
-    severities = [f"severity {s}" for s in SEVERITIES]
-    note = (
-        f"Accuracy and ECE on the test images after {len(kinds)} corruptions of this "
-        "project's own (they are not those of CIFAR-100-C), in the mean over them."
-    )
-    return [
-        Section(
-            "Corrupted images", note, ["run", "unchanged", *severities], by_severity
-        ),
-        Section(
-            "Corrupted images, by corruption",
-            "In the mean over the severities.",
-            ["run", *kinds],
-            by_kind,
-            folded=True,
-        ),
-    ]
-
-
-def _with_ece(accuracy: float, ece: float) -> Cell:
-    return Cell(percent(accuracy), accuracy, f"ECE {ece:.3f}")
-
-
-def unfamiliar(table: Table) -> Section:
-    """How well scores tell the test images from those of another data set."""
-    titles = {row.id: row.title for row in table.rows}
-    body = [
-        [
-            word(titles[found.row]),
-            word(f"{found.dataset}, {found.images:,}"),
-            word(found.score),
-            number(found.auroc, ".4f"),
-            Cell(percent(found.fpr95), found.fpr95),
-        ]
-        for found in table.unfamiliar
-    ]
-    note = (
-        "How well a score tells test images from others: AUROC is the probability that "
-        "a test image has the higher one, and the last column the share of the others "
-        "that are accepted if 95 % of the test images are. Energy is that of the "
-        "logits."
-    )
-    head = ["run", "other images", "score", "AUROC", "others accepted"]
-    return Section("Images of another data set", note, head, body)
 
 
 def pairs(table: Table) -> Section:
@@ -392,9 +305,9 @@ def speed_of(run: Trained, timing: Timing | None) -> list[Cell]:
     ]
 
 
-def _speed(table: Table, results: Results) -> Section:
+def speed(table: Table, results: Results) -> Section:
     body = [
-        [word(run.title), *speed_of(run, results.timings.get(name))]
+        [word(run.title), *speed_of(run, results.timings.runs.get(name))]
         for name, run in table.runs.items()
     ]
     return Section("Size and speed", ON_SPEED, ["run", *SPEED], body)

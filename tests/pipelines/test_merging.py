@@ -117,6 +117,23 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     assert contrast.margin == 0.07
 
 
+def test_times_of_several_machines_are_left_out(parts, runs, tmp_path, capsys):
+    for name, cores in (("first", 2), ("second", 2), ("other", 9)):
+        shutil.copytree(parts / name.replace("other", "second"), tmp_path / name)
+        file = tmp_path / name / "timings.json"
+        kept = json.loads(file.read_text())
+        kept["device"]["cores"] = cores
+        time = {"latency_ms": 1.0, "images_per_second": 9.0}
+        kept["runs"] = {runs[name != "first"].name: time}
+        file.write_text(json.dumps(kept))
+    first, second, other = (tmp_path / n for n in ("first", "second", "other"))
+    found = merged(tmp_path / "same", first, second)
+    assert found.timings.runs.keys() == {runs[0].name, runs[1].name}
+    found = merged(tmp_path / "apart", first, other)
+    assert not found.timings.runs
+    assert "of several machines" in capsys.readouterr().err
+
+
 def test_runs_of_one_name_on_other_data_are_refused(parts, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(parts / "first", other)

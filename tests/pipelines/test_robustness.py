@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from pipelines import datasets, evaluate, robustness, saved_model, tables
+from pipelines import datasets, evaluate, robustness, robustness_tables, saved_model
 from pipelines.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
@@ -102,7 +102,7 @@ def test_runs_are_judged_on_corrupted_images(judged, runs, loaded):
         assert row.metrics["accuracy"][severity - 1] == pytest.approx(right)
         truth = served["log_probabilities"].numpy()[np.arange(len(labels)), labels]
         assert row.metrics["nll"][severity - 1] == pytest.approx(-truth.mean())
-    by_severity, by_kind = tables.shifted(table)
+    by_severity, by_kind = robustness_tables.shifted(table)
     assert len(by_severity.body) == 3
     assert by_severity.head[-1] == "severity 5"
     assert by_kind.head[1:] == list(CORRUPTIONS)
