@@ -90,7 +90,7 @@ def test_annealing_by_flags():
         (["--noise", "loud"], "noise must be .*always.*Received: loud"),
         (
             ["--dataset", "cifar1000"],
-            "dataset must be auto, cifar100, shapes100, tfds:NAME or",
+            "dataset must be auto, cifar100, shapes100, tfds:NAME, folder:PATH,",
         ),
         (["--learning_rate", "0"], "learning_rate must be above 0. Received: 0"),
         (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),

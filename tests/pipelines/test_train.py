@@ -105,7 +105,7 @@ print(sorted(answer), answer["probabilities"].shape)
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert result.stdout.strip() == (
-        "['class', 'class_name', 'log_probabilities', 'probabilities'] (2, 3)"
+        "['class', 'class_name', 'log_probabilities', 'logits', 'probabilities'] (2, 3)"
     )
 
 
@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(tiny, tmp_path, capsys):
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (
             ["--dataset", "imagenet"],
-            "must be auto, cifar100, shapes100, tfds:NAME or",
+            "must be auto, cifar100, shapes100, tfds:NAME, folder:PATH, glyphs or",
         ),
         (["--dataset", "folder:/nowhere"], "there is no /nowhere/train"),
         (["--resume", "--dataset", "shapes100"], "no stopped run"),
