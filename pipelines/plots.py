@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -253,12 +254,15 @@ def name_of_temperature(run: Trained) -> str:
 def by_temperature(table: Table, words: str) -> Lines:
     """A metric by temperature: a line for each head, loss and noise.
 
+    A point is a run, with the interval over its images; or the mean of several seeds,
+    with their range.
+
     No value stands where no line should lead on: between the signs, and beside a
     temperature that is no number.
     """
     metric, scaled = BY_TEMPERATURE[words]
     order = temperatures(table)
-    points: dict[str, list[tuple]] = {}
+    found: dict[str, dict[str, list[tuple]]] = {}
     for row in table.rows:
         run = table.runs[row.run]
         if name := name_of_temperature(run):
@@ -267,17 +271,29 @@ def by_temperature(table: Table, words: str) -> Lines:
             low, high = judgement.intervals.get(metric, (value, value))
             loss = str(run.config.loss).replace("_", " ")
             noise = f", {row.samples} samples" if row.samples else ""
-            line = points.setdefault(f"{run.config.head}, {loss}{noise}", [])
-            line.append((name, value, max(value - low, 0), max(high - value, 0)))
+            line = found.setdefault(f"{run.config.head}, {loss}{noise}", {})
+            line.setdefault(name, []).append((value, low, high))
     series = []
-    for name, line in points.items():
-        line.sort(key=lambda point: order.index(point[0]))
+    for name, by_name in found.items():
+        line = [
+            (place, *_with_range(by_name[place])) for place in order if place in by_name
+        ]
         for i in reversed(range(1, len(line))):
             if _line_of(line[i - 1][0]) != _line_of(line[i][0]):
                 line.insert(i, (line[i][0], math.nan, math.nan, math.nan))
         x, y, below, above = map(list, zip(*line, strict=True))
         series.append(Series(name, x, y, below, above))
     return Lines("temperature", words, series, names=order)
+
+
+def _with_range(runs: Sequence[tuple[float, float, float]]) -> tuple:
+    """A value, and how far its interval reaches below and above."""
+    if len(runs) == 1:
+        ((value, low, high),) = runs
+    else:
+        values = [value for value, _, _ in runs]
+        value, low, high = statistics.fmean(values), min(values), max(values)
+    return value, max(value - low, 0), max(high - value, 0)
 
 
 def _line_of(temperature: str) -> str | bool:

@@ -415,6 +415,29 @@ def test_metrics_are_shown_by_temperature():
     assert [len(axes.containers) for axes in drawn.axes] == [3, 3, 3]
 
 
+def test_seeds_of_one_temperature_are_one_point():
+    table = table_of_temperatures()
+    row = next(row for row in table.rows if not row.samples)
+    run = table.runs[row.run]
+    seed = dataclasses.replace(run.config, seed=1)
+    judged = comparison.Judgement(
+        {"accuracy": 0.4, "nll": 1.0, "ece": 0.1}, {}, row.as_is.reliability
+    )
+    other = dataclasses.replace(row, id="again", run="again", as_is=judged)
+    table = dataclasses.replace(
+        table,
+        rows=[*table.rows, other],
+        runs=table.runs | {"again": dataclasses.replace(run, config=seed)},
+    )
+    lines = plots.by_temperature(table, "test accuracy").series
+    line = next(s for s in lines if s.name == "gumbel_softmax, matched")
+    place = list(line.x).index(plots.name_of_temperature(run))
+    mean = (row.accuracy + 0.4) / 2
+    assert line.y[place] == pytest.approx(mean)
+    assert line.below[place] == pytest.approx(mean - row.accuracy)
+    assert line.above[place] == pytest.approx(0.4 - mean)
+
+
 def test_one_temperature_a_head_is_no_curve():
     table = table_of_temperatures()
     runs = {name: table.runs[name] for name in ("0", "6", "7")}
