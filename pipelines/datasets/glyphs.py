@@ -255,16 +255,16 @@ def harder(images: np.ndarray) -> np.ndarray:
     changed = []
     for batch in np.array_split(images, max(len(images) // 4096, 1)):
         count = len(batch)
-        small = generator.uniform(0.55, 0.75, count)
+        small = generator.uniform(0.75, 0.9, count)
         warped = warp(
             batch,
-            turn=_float32(generator.uniform(-0.15, 0.15, count)),
-            slant=_float32(generator.uniform(-0.3, 0.3, count)),
+            turn=_float32(generator.uniform(-0.1, 0.1, count)),
+            slant=_float32(generator.uniform(-0.2, 0.2, count)),
             size=_float32(np.stack([small, small], axis=1)),
-            move=_float32(generator.uniform(-4, 4, (count, 2))),
+            move=_float32(generator.uniform(-2, 2, (count, 2))),
         )
         blurred = tf.nn.avg_pool2d(warped, 2, 1, "SAME").numpy()
-        noise = generator.normal(scale=25, size=batch.shape)
+        noise = generator.normal(scale=10, size=batch.shape)
         changed.append(np.clip(blurred + noise, 0, 255).round().astype("uint8"))
     return np.concatenate(changed)
 
