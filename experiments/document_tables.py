@@ -23,7 +23,7 @@ import writeup_table
 from scipy.special import logsumexp
 
 from pipelines import document, markdown
-from pipelines.comparison import Table
+from pipelines.comparison import Comparison, Table
 from pipelines.keeping import read
 
 ROOT = Path(__file__).parents[1]
@@ -32,9 +32,13 @@ MARKED = re.compile(r"(<!-- table: (.+) -->\n\n)((?:\|.*\n)*)")
 
 
 @functools.cache
+def comparison(name: str) -> Comparison:
+    return read(RESULTS / name).comparison
+
+
 def compared(name: str) -> Table:
     """The one table of a comparison."""
-    (table,) = read(RESULTS / name).comparison.tables
+    (table,) = comparison(name).tables
     return table
 
 
@@ -291,10 +295,8 @@ def of_contrasts(name: str) -> Callable[[], str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "write-up": lambda: writeup_table.table(read(RESULTS / "writeup").comparison),
-    "write-up, losses": lambda: writeup_table.table_of_losses(
-        read(RESULTS / "writeup").comparison
-    ),
+    "write-up": lambda: writeup_table.table(comparison("writeup")),
+    "write-up, losses": lambda: writeup_table.table_of_losses(comparison("writeup")),
     "write-up, contrasts": of_contrasts("writeup"),
     "mechanism": lambda: mechanism.table_of_runs(compared("mechanism")),
     "mechanism, contrasts": of_contrasts("mechanism"),

@@ -48,6 +48,7 @@ from pipelines.comparison import (
     Trained,
 )
 from pipelines.config import Config
+from pipelines.datasets import Split
 from pipelines.errors import InputError
 from pipelines.keeping import keep
 from pipelines.options import parse
@@ -157,9 +158,14 @@ def judge_all(
         InputError: If the data is not what the runs were trained on.
     """
     tf.config.experimental.enable_op_determinism()
-    validation_of = functools.cache(lambda seed: load_data(members[0], seed).validation)
     config = members[0].config
     dataset = load_data(members[0], config.seed)
+
+    @functools.cache
+    def validation_of(seed: int) -> Split:
+        same = seed == config.seed
+        return (dataset if same else load_data(members[0], seed)).validation
+
     if wanted.probabilities and len(dataset.class_names) > judging.MANY:
         raise InputError(
             f"--probabilities keeps every probability, of at most {judging.MANY:,} "

@@ -13,7 +13,6 @@ from pipelines import datasets, metrics, saved_model
 from pipelines.comparison import Bins, Judgement
 from pipelines.datasets.source import Split
 from pipelines.errors import InputError
-from pipelines.pixels import rgb
 from pipelines.run_folder import Run
 
 MANY = 1000  # classes: of more, not all probabilities are held at once
@@ -59,8 +58,7 @@ def answers(
     Raises:
         InputError: If an answer is not finite.
     """
-    for start in range(0, len(images), saved_model.BATCH):
-        batch = rgb(tf.constant(images[start : start + saved_model.BATCH]))
+    for start, batch in saved_model.in_batches(images):
         if samples:
             seeds = tf.range(start, start + samples, dtype=tf.int64)
             drawn = serve.sample(images=batch, seeds=seeds)["probabilities"].numpy()
@@ -106,41 +104,53 @@ def judge(
     temperature = metrics.fit_temperature(held.log_probabilities, labels)
     threshold = metrics.conformal_threshold(held.log_probabilities, labels)
     as_is, scaled = defaultdict(list), defaultdict(list)
-    kept, start = [], 0
-    for answer in answers(run, serve, dataset.test.images, samples):
-        truth = dataset.test.labels[start : start + len(answer.probabilities)]
-        start += len(truth)
+    kept, kept_scaled = [], []
+    tested = answers(run, serve, dataset.test.images, samples)
+    for answer, truth in labelled(tested, dataset.test.labels):
         log_p = answer.log_probabilities
         facts = outcomes(answer, truth, superclasses)
         _add(facts | metrics.conformal_sets(log_p, truth, threshold), as_is)
         log_scaled = metrics.tempered(log_p, temperature)
-        _add(metrics.outcomes(np.exp(log_scaled), truth, log_scaled), scaled)
+        p_scaled = np.exp(log_scaled)
+        _add(metrics.outcomes(p_scaled, truth, log_scaled), scaled)
         if classes <= MANY:
             kept.append(answer)
-    if dataset.harder is not None:
-        for answer in answers(run, serve, dataset.harder, samples):
+            kept_scaled.append(p_scaled)
+    if dataset.harder:
+        for answer in answers(run, serve, dataset.harder(), samples):
             predicted = answer.log_probabilities.argmax(axis=1)
             _add({"predicted_of_harder": predicted}, as_is)
-    facts = metrics.as_kept({n: np.concatenate(x) for n, x in as_is.items()})
-    facts_scaled = {n: np.concatenate(x) for n, x in scaled.items()}
-    answer = whole(kept) if kept else None
-    p = p_scaled = None
-    if answer:
-        p = answer.probabilities
-        p_scaled = np.exp(metrics.tempered(answer.log_probabilities, temperature))
+    facts, answer = metrics.as_kept(_joined(as_is)), whole(kept) if kept else None
+    p = answer.probabilities if answer else None
+    p_scaled = np.concatenate(kept_scaled) if kept else None
     calibration = [name for name, m in metrics.METRICS.items() if m.calibration]
     return Judged(
         as_is=judged(facts, p, superclasses),
-        scaled=judged(facts_scaled, p_scaled, None, calibration),
+        scaled=judged(_joined(scaled), p_scaled, None, calibration),
         temperature=temperature,
         facts=facts,
         answer=answer,
     )
 
 
+def labelled(
+    parts: Iterable[Answer], labels: np.ndarray
+) -> Iterator[tuple[Answer, np.ndarray]]:
+    """Answers that come batch by batch, each with its labels."""
+    start = 0
+    for answer in parts:
+        truth = labels[start : start + len(answer.probabilities)]
+        start += len(truth)
+        yield answer, truth
+
+
 def _add(columns: dict[str, np.ndarray], to: dict[str, list]):
     for name, column in columns.items():
         to[name].append(column)
+
+
+def _joined(columns: dict[str, list]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate(parts) for name, parts in columns.items()}
 
 
 def ensemble(total: np.ndarray, dataset: datasets.Data) -> Judgement:
@@ -166,12 +176,10 @@ def outcomes_of(
     parts: Iterable[Answer], labels: np.ndarray, superclasses: Sequence[int] | None
 ) -> dict[str, np.ndarray]:
     """What became of each image, of answers that come batch by batch."""
-    columns, start = defaultdict(list), 0
-    for answer in parts:
-        truth = labels[start : start + len(answer.probabilities)]
-        start += len(truth)
+    columns = defaultdict(list)
+    for answer, truth in labelled(parts, labels):
         _add(outcomes(answer, truth, superclasses), columns)
-    return {name: np.concatenate(some) for name, some in columns.items()}
+    return _joined(columns)
 
 
 def judged(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import keras
@@ -123,6 +123,12 @@ def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
     return [found[name] for name in names]
 
 
+def in_batches(images: np.ndarray) -> Iterator[tuple[int, tf.Tensor]]:
+    """Images in three channels, batch by batch, each with the number of its first."""
+    for start in range(0, len(images), BATCH):
+        yield start, rgb(tf.constant(images[start : start + BATCH]))
+
+
 def gather(of_batch: Callable, images: np.ndarray) -> dict[str, np.ndarray]:
     """Puts together what a function says of images, batch by batch.
 
@@ -130,10 +136,7 @@ def gather(of_batch: Callable, images: np.ndarray) -> dict[str, np.ndarray]:
         of_batch: From a batch of images in three channels to arrays by name.
         images: uint8 of shape `(n, height, width, channels)`.
     """
-    parts = [
-        of_batch(rgb(tf.constant(images[start : start + BATCH])))
-        for start in range(0, len(images), BATCH)
-    ]
+    parts = [of_batch(batch) for _, batch in in_batches(images)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

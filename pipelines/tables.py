@@ -162,7 +162,7 @@ def reported(table: Table) -> Section:
         and any(column.name in (run.reported or {}) for run in runs.values())
     ]
 
-    def theirs(value, column):
+    def figure(value, column):
         if isinstance(value, float | int):
             return Cell(column.metric.words(value), value)
         return Cell(value or "", -1)
@@ -179,8 +179,8 @@ def reported(table: Table) -> Section:
         figures = run.reported or {}
         cells = [word(figures.get("row", "")), word(run.title)]
         for column in shown:
-            cells.append(theirs(figures.get(column.name), column))
-            cells.append(theirs(ours[name].get(column.name), column))
+            cells.append(figure(figures.get(column.name), column))
+            cells.append(figure(ours[name].get(column.name), column))
         body.append([*cells, matched(run)])
     head = ["reported row", "our run"]
     for column in shown:

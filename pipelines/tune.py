@@ -39,7 +39,6 @@ from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
 from pipelines.options import config_of, parse, parser
-from pipelines.pixels import rgb
 from pipelines.search import Search, config_of_trial, oracle_of
 from pipelines.typed_json import write_text
 
@@ -94,9 +93,8 @@ def judge(model, dataset: datasets.Data) -> dict[str, float]:
     answer = tf.function(saved_model.without_noise(model), reduce_retracing=True)
 
     def answers():
-        for start in range(0, len(validation.images), saved_model.BATCH):
-            batch = tf.constant(validation.images[start : start + saved_model.BATCH])
-            _, p, log_p = (array.numpy() for array in answer(rgb(batch)))
+        for _, batch in saved_model.in_batches(validation.images):
+            _, p, log_p = (array.numpy() for array in answer(batch))
             yield judging.Answer(p, log_p)
 
     superclasses = dataset.superclasses

@@ -8,6 +8,7 @@ to which images are resized, to a `Source`, in a file of its own; and register i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import sys
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Data:
         superclasses: The superclass of each class, or `None`.
         superclass_names: The names of the superclasses, or `None`.
         checksum: SHA-256 of the images and labels.
-        harder: The test images again, harder to tell, or `None`.
+        harder: Makes the test images again, harder to tell; or `None`.
         augment: From training images, the padding and a seed to changed images.
     """
 
@@ -55,7 +56,7 @@ class Data:
     superclasses: list[int] | None
     superclass_names: list[str] | None
     checksum: str
-    harder: np.ndarray | None = None
+    harder: Callable[[], np.ndarray] | None = None
     augment: Callable = crop_and_flip
 
 
@@ -195,11 +196,14 @@ def _subset(source: Source, label: str, classes: int) -> Source:
         parts = {p: None if x is None else number[x] for p, x in parts.items()}
         return found._replace(**parts, names=[names[i] for i in kept])
 
+    harder = None
+    if make := source.harder:
+        harder = functools.cache(lambda: some(make(), "test"))
     return source._replace(
         train=some(source.train, "train"),
         test=some(source.test, "test"),
         validation=some(source.validation, "validation"),
-        harder=some(source.harder, "test"),
+        harder=harder,
         labels={kind: relabelled(kind) for kind in source.labels},
     )
 

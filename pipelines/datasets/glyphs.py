@@ -11,6 +11,7 @@ was made from the other, count as one typeface.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -125,7 +126,7 @@ def read(folder: str) -> Source:
             "coarse": labels(radicals.astype("int32"), RADICALS),
         },
         validation=images[1],
-        harder=harder(images[2]),
+        harder=functools.cache(lambda: harder(images[2])),  # only who judges needs them
         augment=redraw,
     )
 

@@ -37,7 +37,7 @@ class Source(NamedTuple):
         labels: `fine` and, where the classes have superclasses, `coarse`.
         note: How the test images were chosen, where it was not the user's choice.
         validation: Images to validate with, where they are not held out of `train`.
-        harder: The test images again, in a form that is harder to tell.
+        harder: Makes the test images again, in a form that is harder to tell.
         augment: From training images, the padding and a seed to changed images.
     """
 
@@ -46,5 +46,5 @@ class Source(NamedTuple):
     labels: dict[str, Labels]
     note: str = ""
     validation: np.ndarray | None = None
-    harder: np.ndarray | None = None
+    harder: Callable[[], np.ndarray] | None = None
     augment: Callable = crop_and_flip

@@ -79,7 +79,7 @@ def test_harder_images_have_a_column(runs, loaded, tmp_path, monkeypatch):
 
     def with_harder(*given):
         data = load(*given)
-        return dataclasses.replace(data, harder=255 - data.test.images)
+        return dataclasses.replace(data, harder=lambda: 255 - data.test.images)
 
     monkeypatch.setattr(datasets, "load", with_harder)
     found = evaluate.evaluate(runs[:2], tmp_path / "out", timings=False)
