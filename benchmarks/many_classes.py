@@ -75,9 +75,9 @@ def compare(sides: Sides, rounds: int, **shape) -> list[dict]:
             **shape,
             "side": name,
             "seconds": statistics.median(taken[name]),
-            "bytes": written(f"{MODULE}:memory", maker=maker, **shape, **options)[
-                "bytes"
-            ],
+            "bytes": written(
+                f"{MODULE}:memory", maker=f"{MODULE}:{maker}", **shape, **options
+            )["bytes"],
         }
         for name, (maker, options) in sides.items()
     ]

@@ -7,6 +7,7 @@ one. Each is in a process of its own, into which only PyTorch's import PyTorch.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import re
 import warnings
@@ -264,14 +265,20 @@ def memory(maker: str, **options) -> Callable[[str], None]:
     which steps over few classes have loaded. Weights and inputs are part of it.
     (TensorFlow keeps what was freed, such as what the making of the weights needed, and
     uses it again; so what a step needs by itself cannot be seen.)
+
+    Args:
+        maker: `module:function`, of the side.
+        **options: Of the side.
     """
+    module, name = maker.split(":")
+    make = getattr(importlib.import_module(module), name)
     small = {"batch": 8, "classes": 64}
     skewed = {"labels": "zipf"} if "labels" in options else {}
-    globals()[maker](**{**options, **small, **skewed})(2)
+    make(**{**options, **small, **skewed})(2)
 
     def measured(out: str):
         before = held("VmRSS")
-        globals()[maker](**options)(2)
+        make(**options)(2)
         Path(out).write_text(json.dumps({"bytes": max(held("VmHWM") - before, 0)}))
 
     return measured

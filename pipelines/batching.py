@@ -1,6 +1,6 @@
 """Batches from arrays: shuffled and augmented, or in order.
 
-A training batch is a function of (seed, epoch, step) alone, so a resumed run sees what
+A training batch is a function of the seed and the step alone, so a resumed run sees what
 an uninterrupted one would have seen.
 """
 
@@ -18,14 +18,18 @@ from pipelines.datasets import Split
 from pipelines.errors import InputError
 from pipelines.pixels import rgb
 
-LEAST_STEPS = 16  # that an epoch holds by default, where a batch of the least size fits
+LEAST_STEPS = 16  # that a pass holds by default, where a batch of the least size fits
 LEAST_BATCH = 8
 
 
 class Pace(NamedTuple):
-    """What a run is trained with, given or by the number of its training images."""
+    """What a run is trained with, given or by the number of its training images.
+
+    A pass over the training images is an epoch, unless the config gives its steps.
+    """
 
     batch_size: int
+    steps_per_pass: int
     steps_per_epoch: int
     learning_rate: float
     momentum: float
@@ -34,13 +38,13 @@ class Pace(NamedTuple):
 def pace(split: Split, config: Config) -> Pace:
     """Fills in what a config does not give, by the number of training images.
 
-    The batch is the largest power of two, from 8 to 128, of which an epoch holds 16,
+    The batch is the largest power of two, from 8 to 128, of which a pass holds 16,
     and 8 where there is none; the learning rate is in proportion to the batch, up to
     the usual one at 128. Batch normalisation averages over the last tenth of the run's
     steps, up to 10: with a momentum of at most 0.9, which the built-in data sets have.
 
     Raises:
-        InputError: If an epoch does not hold a whole execution of whole batches.
+        InputError: If a pass does not hold a whole execution of whole batches.
     """
     count, in_one = len(split.labels), config.steps_per_execution
     usual = USUAL["batch_size"]
@@ -55,12 +59,14 @@ def pace(split: Split, config: Config) -> Pace:
             "batch_size * steps_per_execution must be at most the number of training "
             f"images, {count}. Received: {size} * {in_one}; {way} fits."
         )
-    steps = executions * in_one
+    a_pass = executions * in_one
+    steps = config.steps_per_epoch or a_pass
     memory = min(config.epochs * steps / 10, 10)
     if config.dataset in BUILT_IN:
         memory = 10
     return Pace(
         batch_size=size,
+        steps_per_pass=a_pass,
         steps_per_epoch=steps,
         learning_rate=config.learning_rate
         or USUAL["learning_rate"] * min(size / usual, 1),
@@ -69,10 +75,10 @@ def pace(split: Split, config: Config) -> Pace:
 
 
 def steps_per_epoch(split: Split, config: Config) -> int:
-    """The whole executions of whole batches that an epoch holds, in steps.
+    """The steps of an epoch: if not given, the whole executions that a pass holds.
 
     Raises:
-        InputError: If it holds none.
+        InputError: If a pass holds none.
     """
     return pace(split, config).steps_per_epoch
 
@@ -121,13 +127,14 @@ def training_batches(
         augment: From images, the padding and a seed to changed images.
     """
     given = pace(split, config)
-    size, steps = given.batch_size, given.steps_per_epoch
+    size, steps = given.batch_size, given.steps_per_pass
+    first_pass, done = divmod(first_epoch * given.steps_per_epoch, steps)
     images, labels = tf.constant(split.images), tf.constant(split.labels)
 
-    def epoch_of(epoch):
-        order = shuffled(len(split.labels), tf.stack([config.seed, epoch]))
+    def pass_of(number):
+        order = shuffled(len(split.labels), tf.stack([config.seed, number]))
         rows = tf.reshape(order[: steps * size], (steps, size))
-        step = epoch * steps + tf.range(steps, dtype=tf.int64)
+        step = number * steps + tf.range(steps, dtype=tf.int64)
         return tf.data.Dataset.from_tensor_slices((rows, step))
 
     def batch_of(rows, step):
@@ -142,8 +149,9 @@ def training_batches(
         return x, y
 
     return (
-        tf.data.Dataset.range(first_epoch, np.iinfo("int64").max)
-        .flat_map(epoch_of)
+        tf.data.Dataset.range(first_pass, np.iinfo("int64").max)
+        .flat_map(pass_of)
+        .skip(done)
         .map(batch_of)
         .prefetch(2)
         .with_options(_options())

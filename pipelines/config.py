@@ -68,8 +68,10 @@ class Config:
         output: An output layer for many classes in place of the dense layer of logits:
             `chunked` (the same loss without all logits at once), `sampled` (or
             `sampled:1000`, so many classes a step), `adaptive`, `two_level` (by
-            superclasses, where there are any), or `factored` (of z_loss,
-            spherical_softmax and taylor_softmax). None if not given.
+            superclasses, where there are any; `two_level:50` by 50 groups of
+            consecutive classes), or `factored` (of z_loss, spherical_softmax and
+            taylor_softmax; `factored:100` trains the weights of the classes at 100
+            times the learning rate). None if not given.
         loss: `matched` takes the head's output for what it is; `as_logits` takes it
             for logits, the mistake of softmax before a cross-entropy on logits
             (`as_logits:20` multiplies it by 20 first); `generalized:0.7` is generalised
@@ -89,7 +91,10 @@ class Config:
             `module:function`, from `input_shape` to a model that ends in features.
         width: The filters of its first block; the next three double it each.
         dropblock: The rate of DropBlock, for resnet12.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images, or rounds of `steps_per_epoch`.
+        steps_per_epoch: Steps after which an epoch ends, whatever the number of images,
+            so that runs on few images and on many can be of one length; a pass over the
+            training images if not given.
         batch_size: Images in a step. If not given, 128, and less where the training
             images of a folder, `tfds:NAME` or `glyphs` are fewer than 2,048: see
             README.
@@ -130,6 +135,7 @@ class Config:
     width: int = 16
     dropblock: float = 0.0
     epochs: int = 15
+    steps_per_epoch: int | None = None
     batch_size: int | None = None
     optimizer: Literal["sgd", "muon", "adam"] = "sgd"
     learning_rate: float | None = None
@@ -223,6 +229,16 @@ class Config:
             self.batch_size is None or self.batch_size >= 1,
             "batch_size",
             "must be at least 1",
+        )
+        self._require(
+            self.steps_per_epoch is None
+            or (
+                self.steps_per_epoch >= 1
+                and self.steps_per_epoch % self.steps_per_execution == 0
+            ),
+            "steps_per_epoch",
+            f"must be at least 1, and a multiple of steps_per_execution "
+            f"({self.steps_per_execution})",
         )
         self._require(
             self.learning_rate is None or self.learning_rate > 0,

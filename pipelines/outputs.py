@@ -36,8 +36,9 @@ class Request(NamedTuple):
         data: Has the classes, how often they occur, and their superclasses.
         head: The head whose loss it is to have.
         label_smoothing: See `Config`.
-        learning_rate: A number or schedule, for layers that train their own weights.
-        weight_decay: The same.
+        learning_rate: For layers that train their own weights: from a factor to that
+            many times the run's learning rate, as a number or schedule.
+        weight_decay: For the same; it is multiplied by the learning rate.
         seed: Of what it draws at random.
         number: What stands after its name, if anything.
     """
@@ -45,7 +46,7 @@ class Request(NamedTuple):
     data: Data
     head: heads.Head
     label_smoothing: float
-    learning_rate: Any
+    learning_rate: Callable[[int], Any]
     weight_decay: float
     seed: int
     number: int | None
@@ -85,11 +86,12 @@ def _chunked(request: Request) -> OutputLayer:
 
 
 def _factored(request: Request) -> OutputLayer:
+    times = request.number or 1
     return FactoredOutput(
         request.num_classes,
         request.head,
-        learning_rate=request.learning_rate,
-        weight_decay=request.weight_decay,
+        learning_rate=request.learning_rate(times),
+        weight_decay=request.weight_decay / times,  # as much as of other weights
         name="logits",
     )
 
@@ -112,15 +114,18 @@ def _adaptive(request: Request) -> OutputLayer:
 
 def _two_level(request: Request) -> OutputLayer:
     groups = request.data.superclasses
+    if request.number:
+        count = min(request.number, request.num_classes)
+        groups = np.arange(request.num_classes) * count // request.num_classes
     return TwoLevelOutput(request.num_classes, groups, name="logits")
 
 
 OUTPUTS = {
     "chunked": Output(_chunked, heads.Head, smooths=True),
-    "factored": Output(_factored, heads.SphericalHead),
+    "factored": Output(_factored, heads.SphericalHead, numbered=True),
     "sampled": Output(_sampled, heads.LogSoftmax, numbered=True),
     "adaptive": Output(_adaptive, heads.LogSoftmax),
-    "two_level": Output(_two_level, heads.LogSoftmax),
+    "two_level": Output(_two_level, heads.LogSoftmax, numbered=True),
 }
 
 

@@ -35,10 +35,12 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     """Writes a model as a SavedModel that serves without Keras or kerasoft.
 
     `serving_default` takes uint8 images of any size and gives `logits`,
-    `probabilities`, `log_probabilities`, `class` and `class_name`. It adds no noise,
-    whatever the head's `noise`: the same image gives the same answer twice. Beside a
-    Gumbel head there is `sample`: from images and a vector of seeds to the
-    `probabilities` of one noisy draw a seed, which depend on nothing else.
+    `probabilities`, `log_probabilities`, `class` and `class_name`. `top` takes a number
+    `k` beside the images and gives the `k` likeliest classes of each, best first, in
+    the shape `(n, k)`: `class`, `class_name`, `probability` and `log_probability`. They
+    add no noise, whatever the head's `noise`: the same image gives the same answer
+    twice. Beside a Gumbel head there is `sample`: from images and a vector of seeds to
+    the `probabilities` of one noisy draw a seed, which depend on nothing else.
 
     Args:
         model: Takes pixels, ends in a head.
@@ -63,6 +65,16 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
             "class_name": tf.gather(names, label),
         }
 
+    def top(images, k):
+        _, _, log_probabilities = noise_free(resize(images, size))
+        best, label = tf.math.top_k(log_probabilities, tf.minimum(k, len(class_names)))
+        return {
+            "class": tf.cast(label, tf.int64),
+            "class_name": tf.gather(names, label),
+            "probability": tf.exp(best),
+            "log_probability": best,
+        }
+
     def sample(images, seeds):
         x = logits(resize(images, size), training=False)
         shape = tf.shape(x)
@@ -83,7 +95,11 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     function = functools.partial(tf.function, autograph=False)
     pixels = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
     seeds = tf.TensorSpec((None,), tf.int64, "seeds")
-    signatures = {"serving_default": function(answer, input_signature=[pixels])}
+    number = tf.TensorSpec((), tf.int32, "k")
+    signatures = {
+        "serving_default": function(answer, input_signature=[pixels]),
+        "top": function(top, input_signature=[pixels, number]),
+    }
     if isinstance(head, GumbelHead):
         signatures["sample"] = function(sample, input_signature=[pixels, seeds])
     tf.saved_model.save(served, str(path), signatures=signatures)

@@ -255,12 +255,17 @@ def make_output(
 ) -> OutputLayer:
     """Makes an output layer by its name, with the config's head and rates."""
     output, number = outputs.find(name)
+
+    def rate(times: int):
+        peak = times * (config.learning_rate or 0)
+        return learning_rate(dataclasses.replace(config, learning_rate=peak), steps)
+
     return output.make(
         outputs.Request(
             data=dataset,
             head=head,
             label_smoothing=config.label_smoothing,
-            learning_rate=learning_rate(config, steps),
+            learning_rate=rate,
             weight_decay=config.weight_decay,
             seed=config.seed,
             number=number,

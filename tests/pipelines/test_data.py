@@ -259,28 +259,45 @@ def test_built_in_data_sets_have_their_own_batch_rate_and_momentum():
     for dataset in ("cifar100", "shapes100"):
         config = Config(dataset=dataset)
         assert config == Config(dataset=dataset, batch_size=128, learning_rate=0.2)
-        assert batching.pace(images(9000), config) == (128, 70, 0.2, 0.9)
+        assert batching.pace(images(9000), config) == (128, 70, 70, 0.2, 0.9)
         large = dataclasses.replace(config, batch_size=4096, epochs=1)
-        assert batching.pace(images(9000), large) == (4096, 2, 0.2, 0.9)
+        assert batching.pace(images(9000), large) == (4096, 2, 2, 0.2, 0.9)
 
 
 @pytest.mark.parametrize(
     ("count", "given", "expected"),
     [
-        (45_000, {}, (128, 351, 0.2, 0.9)),
-        (2_048, {}, (128, 16, 0.2, 0.9)),
-        (1_000, {}, (32, 31, 0.05, 0.9)),
-        (86, {}, (8, 10, 0.0125, 0.9)),
-        (86, {"steps_per_execution": 20}, (4, 20, 0.00625, 0.9)),
-        (86, {"epochs": 3}, (8, 10, 0.0125, 1 - 1 / 3)),
-        (86, {"batch_size": 32, "epochs": 3}, (32, 2, 0.05, 0)),
-        (86, {"batch_size": 64, "learning_rate": 0.3}, (64, 1, 0.3, 1 - 1 / 1.5)),
-        (5, {"learning_rate": 0.3}, (4, 1, 0.3, 1 - 1 / 1.5)),
+        (45_000, {}, (128, 351, 351, 0.2, 0.9)),
+        (2_048, {}, (128, 16, 16, 0.2, 0.9)),
+        (1_000, {}, (32, 31, 31, 0.05, 0.9)),
+        (86, {}, (8, 10, 10, 0.0125, 0.9)),
+        (86, {"steps_per_execution": 20}, (4, 20, 20, 0.00625, 0.9)),
+        (86, {"epochs": 3}, (8, 10, 10, 0.0125, 1 - 1 / 3)),
+        (86, {"batch_size": 32, "epochs": 3}, (32, 2, 2, 0.05, 0)),
+        (86, {"batch_size": 64, "learning_rate": 0.3}, (64, 1, 1, 0.3, 1 - 1 / 1.5)),
+        (5, {"learning_rate": 0.3}, (4, 1, 1, 0.3, 1 - 1 / 1.5)),
+        (86, {"steps_per_epoch": 25, "epochs": 2}, (8, 10, 25, 0.0125, 1 - 1 / 5)),
     ],
 )
 def test_what_is_not_given_follows_the_number_of_images(count, given, expected):
     pace = batching.pace(images(count), Config(dataset="folder:photos", **given))
     assert pace == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [3, 5, 12])
+def test_an_epoch_of_a_given_number_of_steps_is_a_part_of_the_same_stream(steps):
+    split = datasets.Split(np.zeros((43, 8, 8, 3), "uint8"), np.arange(43))
+    config = Config(dataset="folder:photos", batch_size=8, steps_per_epoch=steps)
+
+    def stream(config, first_epoch, count):
+        found = batching.training_batches(split, None, config, first_epoch)
+        return [labels.numpy().tolist() for _, labels in found.take(count)]
+
+    one_pass = batching.pace(split, config).steps_per_pass
+    assert one_pass == 5
+    passes = dataclasses.replace(config, steps_per_epoch=None)
+    assert stream(config, 0, 30) == stream(passes, 0, 30)
+    assert stream(config, 2, 6) == stream(config, 0, 2 * steps + 6)[2 * steps :]
 
 
 @given(st.integers(1, 10**5), st.integers(1, 100), st.integers(1, 100))

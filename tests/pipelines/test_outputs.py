@@ -142,6 +142,30 @@ def test_two_levels_are_the_superclasses(tiny, loaded):
     assert layer.groups.tolist() == [1, 0, 1]
 
 
+def test_two_levels_of_a_number_of_groups_do_not_read_the_superclasses(tiny, loaded):
+    data = dataclasses.replace(loaded, superclasses=[1, 0, 1])
+    for name, groups in (("two_level:2", [0, 0, 1]), ("two_level:9", [0, 1, 2])):
+        config = dataclasses.replace(tiny, output=name)
+        layer = train.build(config, data, "float32").output_layer
+        assert isinstance(layer, TwoLevelOutput)
+        assert layer.groups.tolist() == groups
+
+
+@FEW
+def test_the_classes_of_a_factored_layer_can_learn_at_a_rate_of_their_own(tiny, loaded):
+    def layer(name):
+        config = dataclasses.replace(
+            tiny, output=name, head="z_loss", learning_rate=0.02, warmup_epochs=0
+        )
+        return train.build(config, loaded, "float32").output_layer
+
+    one, ten = layer("factored"), layer("factored:10")
+    assert float(one.learning_rate(0)) == pytest.approx(0.02)
+    assert float(ten.learning_rate(0)) == pytest.approx(0.2)
+    decays = [float(x.learning_rate(0)) * x.weight_decay for x in (one, ten)]
+    assert decays[0] == pytest.approx(decays[1])
+
+
 def test_the_number_of_sampled_classes(tiny, loaded):
     for name, count in (("sampled:2", 2), ("sampled:99", 3), ("sampled", 3)):
         config = dataclasses.replace(tiny, output=name)

@@ -57,6 +57,26 @@ def test_the_saved_model_answers_as_the_keras_model(head, tiny, loaded, tmp_path
     np.testing.assert_array_equal(answer["class_name"].astype(str), names)
 
 
+@pytest.mark.parametrize("head", ["log_softmax", "sparsemax", "z_loss"])
+def test_the_likeliest_classes_are_served(head, tiny, loaded, tmp_path):
+    folder = tmp_path / "out"
+    _, serve = exported(configured(tiny, head), loaded, folder)
+    top = tf.saved_model.load(folder / "run").signatures["top"]
+    every = {name: value.numpy() for name, value in serve(images=IMAGES).items()}
+    order = np.argsort(-every["log_probabilities"], axis=1, kind="stable")
+    for k, given in ((1, 1), (2, 2), (9, 3)):  # of three classes
+        found = {n: v.numpy() for n, v in top(images=IMAGES, k=tf.constant(k)).items()}
+        np.testing.assert_array_equal(found["class"], order[:, :given])
+        names = np.array(loaded.class_names)[found["class"]]
+        np.testing.assert_array_equal(found["class_name"].astype(str), names)
+        for name, of_all in (
+            ("probability", "probabilities"),
+            ("log_probability", "log_probabilities"),
+        ):
+            expected = np.take_along_axis(every[of_all], found["class"], axis=1)
+            np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-30)
+
+
 @pytest.mark.parametrize("head", ["gumbel_softmax", "log_gumbel_softmax"])
 def test_the_same_image_gives_the_same_answer_twice(head, tiny, loaded, tmp_path):
     config = configured(tiny, head, noise="always")
