@@ -117,9 +117,9 @@ def page(result: dict) -> list[str]:
     return [
         "# What an output layer costs in a whole network",
         f"ResNet-12 of width {result['width']}, {result['batch']} images in a step; "
-        f"medians of {result['rounds']} rounds of {result['steps']} steps, all sides in "
-        "turn; the peak of memory of making and training a network, above what the "
-        "code holds.",
+        f"medians of {result['rounds']} rounds of {result['steps']} steps, in turn; "
+        "the peak of memory of making and training a network, above what the code "
+        "holds.",
         "![Time of a step by the number of classes](output_share.png)",
         "The share is what a step takes beyond one of the same network with two "
         "classes. Where it is below the noise of the measurement it may be negative.",

@@ -1,7 +1,7 @@
 """Batches from arrays: shuffled and augmented, or in order.
 
-A training batch is a function of the seed and the step alone, so a resumed run sees what
-an uninterrupted one would have seen.
+A training batch is a function of the seed and the step alone, so a resumed run sees
+what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
