@@ -23,8 +23,11 @@ import writeup_table
 from scipy.special import logsumexp
 
 from pipelines import document, markdown
-from pipelines.comparison import Comparison, Table
+from pipelines.between_runs import MARGIN, judged
+from pipelines.comparison import Comparison, Contrast, Table
+from pipelines.contrasts import estimate_over_seeds
 from pipelines.keeping import read
+from pipelines.metrics import holm
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -223,12 +226,17 @@ def train_steps() -> str:
     return markdown.table(rows, "precision")
 
 
+def next_word_runs(layer: str) -> list[dict]:
+    """The runs of an output layer, one a seed."""
+    paths = sorted((RESULTS / "next-word").glob(f"{layer}-*.json"))
+    return [loaded(str(path.relative_to(RESULTS))) for path in paths]
+
+
 def next_words() -> str:
     """How often the next word is among the ten likeliest, by minutes of training."""
     rows = []
     for name in ("z_loss", "adaptive", "sampled", "full"):
-        paths = sorted((RESULTS / "next-word").glob(f"{name}-*.json"))
-        runs = [loaded(str(path.relative_to(RESULTS))) for path in paths]
+        runs = next_word_runs(name)
 
         def mean(of: Callable[[dict], float], runs=runs) -> float:
             return float(np.mean([of(run) for run in runs]))
@@ -249,6 +257,55 @@ def next_words() -> str:
         )
         rows.append(row)
     return markdown.table(rows)
+
+
+def next_word_contrasts() -> str:
+    """How the layers differ, over seeds: on one text, the same for all."""
+
+    def after(minutes: int) -> Callable[[dict], float]:
+        def of(run: dict) -> float:
+            (at,) = (at for at in run["curve"] if at["minutes"] == minutes)
+            return at["top_10"]
+
+        return of
+
+    numbers: dict[str, Callable[[dict], float]] = {
+        "top-10 after 1 min": after(1),
+        "top-10 after 5 min": after(5),
+        "test, top-10": lambda run: run["test"]["top_10"],
+        "test, top-1": lambda run: run["test"]["top_1"],
+    }
+    pairs = [
+        (number, "z_loss", other)
+        for number in numbers
+        for other in ("full", "sampled", "adaptive")
+    ]
+    pairs += [("test, top-10", *two) for two in (("adaptive", "sampled"),
+              ("adaptive", "full"), ("sampled", "full"))]  # fmt: skip
+    estimates = [
+        estimate_over_seeds(*(list(map(numbers[n], next_word_runs(x))) for x in (a, b)))
+        for n, a, b in pairs
+    ]
+    corrected = holm([estimate.p() for estimate in estimates])
+    found = [
+        judged(
+            Contrast(
+                a=f"{a}, {number}",
+                b=b,
+                runs_a=[str(run["seed"]) for run in next_word_runs(a)],
+                runs_b=[str(run["seed"]) for run in next_word_runs(b)],
+                margin=MARGIN,
+                declared=True,
+                difference=estimate.difference,
+            ),
+            estimate,
+            p_holm,
+        )
+        for (number, a, b), estimate, p_holm in zip(
+            pairs, estimates, corrected, strict=True
+        )
+    ]
+    return document.contrasts(found)
 
 
 def which_z() -> str:
@@ -291,7 +348,7 @@ def search_for_z() -> str:
 
 
 def of_contrasts(name: str) -> Callable[[], str]:
-    return lambda: document.contrasts(compared(name))
+    return lambda: document.contrasts(compared(name).contrasts)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -317,6 +374,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "drift": drift,
     "train step": train_steps,
     "next word": next_words,
+    "next word, contrasts": next_word_contrasts,
     "z": which_z,
     "z, search": search_for_z,
     "z, contrasts": of_contrasts("z"),

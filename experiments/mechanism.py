@@ -133,4 +133,4 @@ if __name__ == "__main__":
     (compared,) = read(RESULTS).comparison.tables
     draw_png.save(draw(compared), RESULTS / "mechanism.png")
     print(table_of_runs(compared), end="\n\n")
-    print(document.contrasts(compared))
+    print(document.contrasts(compared.contrasts))

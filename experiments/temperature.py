@@ -124,5 +124,5 @@ if __name__ == "__main__":
     (compared,) = read(RESULTS).comparison.tables
     for loss in ("matched", "as_logits"):
         print(table(compared, loss), end="\n\n")
-    print(document.contrasts(compared), end="\n\n")
+    print(document.contrasts(compared.contrasts), end="\n\n")
     print(table_of_estimators(measured))

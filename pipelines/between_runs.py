@@ -151,18 +151,28 @@ def against_each_other(
             difference=float(rights[a].mean() - rights[b].mean()),
         )
         if estimate:
-            p_holm = next(corrected)
-            contrast = dataclasses.replace(
-                contrast,
-                interval=estimate.interval(),
-                p=estimate.p(),
-                p_holm=p_holm,
-                p_equivalent=estimate.p_equivalent(margin),
-                visible=estimate.visible(),
-                verdict=contrasts.verdict(estimate, p_holm, margin),
-            )
+            contrast = judged(contrast, estimate, next(corrected))
         found.append(contrast)
     return found
+
+
+def judged(contrast: Contrast, estimate: contrasts.Estimate, p_holm: float) -> Contrast:
+    """A contrast with what is known of its difference.
+
+    Args:
+        contrast: Says what is compared, and the margin.
+        estimate: The difference, over seeds.
+        p_holm: Of the test that there is none, corrected for the other contrasts.
+    """
+    return dataclasses.replace(
+        contrast,
+        interval=estimate.interval(),
+        p=estimate.p(),
+        p_holm=p_holm,
+        p_equivalent=estimate.p_equivalent(contrast.margin),
+        visible=estimate.visible(),
+        verdict=contrasts.verdict(estimate, p_holm, contrast.margin),
+    )
 
 
 def over_seeds(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pipelines import markdown, tables
-from pipelines.comparison import Table
+from pipelines.comparison import Contrast
 
 
 def mean(values: Sequence[float], words: str, factor: float = 1) -> str:
@@ -17,10 +17,10 @@ def mean(values: Sequence[float], words: str, factor: float = 1) -> str:
     return text
 
 
-def contrasts(table: Table) -> str:
-    """The differences that an experiment declares, in Markdown."""
+def contrasts(differences: Iterable[Contrast]) -> str:
+    """Differences between configurations, in Markdown."""
     rows = []
-    for found in table.contrasts:
+    for found in differences:
         cell = tables.of_difference(found)
         rows.append(
             {

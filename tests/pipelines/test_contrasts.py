@@ -5,7 +5,13 @@ import pytest
 from scipy.special import expit
 from scipy.stats import binom, ttest_ind
 
-from pipelines.contrasts import Estimate, estimate, variance_of_mean, verdict
+from pipelines.contrasts import (
+    Estimate,
+    estimate,
+    estimate_over_seeds,
+    variance_of_mean,
+    verdict,
+)
 
 LABELS = np.arange(200) % 10
 
@@ -34,6 +40,15 @@ def test_of_seeds_alone_it_is_welchs_test():
         ]
         worse = max(side.pvalue for side in sides)
         assert ours.p_equivalent(margin) == pytest.approx(worse)
+
+
+def test_one_number_a_seed_is_welchs_test():
+    a, b = [0.61, 0.64, 0.66], [0.52, 0.53]
+    ours, theirs = estimate_over_seeds(a, b), ttest_ind(a, b, equal_var=False)
+    assert ours.p() == pytest.approx(theirs.pvalue)
+    assert ours.interval() == pytest.approx(list(theirs.confidence_interval()))
+    with pytest.raises(ValueError, match="the same number"):
+        estimate_over_seeds([1, 1], [1, 1])
 
 
 def test_images_vary_within_their_classes():
