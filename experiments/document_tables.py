@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ import numpy as np
 import temperature
 import writeup_table
 from scipy.special import logsumexp
+from scipy.stats import sem, t
 
+from benchmarks.runner import by
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
 from pipelines.comparison import Comparison, Contrast, Table
@@ -226,6 +228,71 @@ def train_steps() -> str:
     return markdown.table(rows, "precision")
 
 
+def speedrun() -> str:
+    """Time and accuracy of the speedrun, with the interval of the mean over seeds."""
+    rows = []
+    for side, runs in by("side", loaded("benchmarks/speedrun.json")["runs"]).items():
+        accuracies = [100 * run["test accuracy"] for run in runs]
+        mean, error = np.mean(accuracies), sem(accuracies)
+        low, high = t.interval(0.95, len(runs) - 1, mean, error)
+        rows.append(
+            {
+                "side": side,
+                "seeds": len(runs),
+                "seconds of training": document.mean(
+                    [run["seconds"] for run in runs], ".0f"
+                ),
+                "test accuracy": f"{document.mean(accuracies, '.2f')} %",
+                "interval of the mean": f"{low:.1f} to {high:.1f} %",
+            }
+        )
+    return markdown.table(rows)
+
+
+def speedrun_contrast() -> str:
+    """The difference in accuracy between the sides of the speedrun, over seeds."""
+    runs = by("side", loaded("benchmarks/speedrun.json")["runs"])
+    (a, ours), (b, theirs) = runs.items()
+    return document.contrasts(
+        over_seeds(
+            [(a, b)],
+            {
+                side: {run["seed"]: run["test accuracy"] for run in found}
+                for side, found in ((a, ours), (b, theirs))
+            },
+        )
+    )
+
+
+def over_seeds(
+    pairs: Sequence[tuple[str, str]], numbers: Mapping[str, Mapping[int, float]]
+) -> list[Contrast]:
+    """Compares configurations of which each seed has a number, a share of 1.
+
+    Args:
+        pairs: The names of those to compare.
+        numbers: By the names, a number for each seed.
+    """
+    estimates = [
+        estimate_over_seeds(*(list(numbers[name].values()) for name in pair))
+        for pair in pairs
+    ]
+    corrected = holm([estimate.p() for estimate in estimates])
+    found = []
+    for (a, b), estimate, p_holm in zip(pairs, estimates, corrected, strict=True):
+        contrast = Contrast(
+            a=a,
+            b=b,
+            runs_a=[str(seed) for seed in numbers[a]],
+            runs_b=[str(seed) for seed in numbers[b]],
+            margin=MARGIN,
+            declared=True,
+            difference=estimate.difference,
+        )
+        found.append(judged(contrast, estimate, p_holm))
+    return found
+
+
 def next_word_runs(layer: str) -> list[dict]:
     """The runs of an output layer, one a seed."""
     paths = sorted((RESULTS / "next-word").glob(f"{layer}-*.json"))
@@ -275,37 +342,20 @@ def next_word_contrasts() -> str:
         "test, top-10": lambda run: run["test"]["top_10"],
         "test, top-1": lambda run: run["test"]["top_1"],
     }
-    pairs = [
-        (number, "z_loss", other)
-        for number in numbers
-        for other in ("full", "sampled", "adaptive")
+    layers = ("z_loss", "full", "sampled", "adaptive")
+    found = {
+        f"{layer}, {words}": {run["seed"]: of(run) for run in next_word_runs(layer)}
+        for layer in layers
+        for words, of in numbers.items()
+    }
+    pairs = [("z_loss", other, words) for words in numbers for other in layers[1:]]
+    pairs += [
+        (*two, "test, top-10")
+        for two in (("adaptive", "sampled"), ("adaptive", "full"), ("sampled", "full"))
     ]
-    pairs += [("test, top-10", *two) for two in (("adaptive", "sampled"),
-              ("adaptive", "full"), ("sampled", "full"))]  # fmt: skip
-    estimates = [
-        estimate_over_seeds(*(list(map(numbers[n], next_word_runs(x))) for x in (a, b)))
-        for n, a, b in pairs
-    ]
-    corrected = holm([estimate.p() for estimate in estimates])
-    found = [
-        judged(
-            Contrast(
-                a=f"{a}, {number}",
-                b=b,
-                runs_a=[str(run["seed"]) for run in next_word_runs(a)],
-                runs_b=[str(run["seed"]) for run in next_word_runs(b)],
-                margin=MARGIN,
-                declared=True,
-                difference=estimate.difference,
-            ),
-            estimate,
-            p_holm,
-        )
-        for (number, a, b), estimate, p_holm in zip(
-            pairs, estimates, corrected, strict=True
-        )
-    ]
-    return document.contrasts(found)
+    return document.contrasts(
+        over_seeds([(f"{a}, {words}", f"{b}, {words}") for a, b, words in pairs], found)
+    )
 
 
 def which_z() -> str:
@@ -373,6 +423,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "factored": factored,
     "drift": drift,
     "train step": train_steps,
+    "speedrun": speedrun,
+    "speedrun, contrast": speedrun_contrast,
     "next word": next_words,
     "next word, contrasts": next_word_contrasts,
     "z": which_z,
