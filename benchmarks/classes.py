@@ -71,7 +71,7 @@ def measured(rounds: int = 15, rows: int = 8, most: int = 1_000_000) -> dict:
                 "classes": count,
                 "seconds": statistics.median(seconds),
                 "fastest": min(seconds),
-                "to softmax": measure.ratio(seconds, taken[REFERENCE, part]),
+                **measure.ratio("to softmax", seconds, taken[REFERENCE, part]),
             }
             for (name, part), seconds in taken.items()
         ]
@@ -123,8 +123,9 @@ def page(result: dict) -> list[str]:
         names = ["head", *list(cells[0])[1:]]
         parts += [
             f"## {part.capitalize()}",
-            "Milliseconds a call, and in brackets the ratio to softmax. The exponent "
-            f"is b in time ∝ N^b, from {LINEAR_FROM:,} classes on.",
+            "Milliseconds a call; the ratio to softmax, with its range over the "
+            "rounds. The exponent is b in time ∝ N^b, from "
+            f"{LINEAR_FROM:,} classes on.",
             runner.table(cells, names=names),
         ]
     return parts

@@ -107,7 +107,7 @@ def measured(
                 "classes": count,
                 "name": name,
                 "seconds": statistics.median(taken),
-                "to torch": measure.ratio(taken, found[TORCH]),
+                **measure.ratio("to torch", taken, found[TORCH]),
             }
             for name, taken in found.items()
         ]
@@ -127,8 +127,8 @@ def page(result: dict) -> list[str]:
     return [
         "# The heads beside other libraries'",
         f"Milliseconds forward and with the gradient, of {result['rows']} rows of "
-        f"float32 logits, medians of {result['rounds']} rounds; in brackets the ratio "
-        "to PyTorch's `gumbel_softmax`.",
+        f"float32 logits, medians of {result['rounds']} rounds; the ratio to PyTorch's "
+        "`gumbel_softmax`, with its range over the rounds.",
         "![Time by the number of classes](heads.png)",
         runner.table(runner.times_by_classes(result["times"], "name", "to torch")),
     ]

@@ -83,7 +83,7 @@ def compare(batch_size: int, batches: int, rounds: int) -> list[dict]:
         {
             "pipeline": name,
             "images a second": batches * batch_size / statistics.median(seconds),
-            "to kerasoft": 1 / measure.ratio(seconds, taken["kerasoft"]),
+            **measure.ratio("to kerasoft", taken["kerasoft"], seconds),
         }
         for name, seconds in taken.items()
     ]
@@ -102,8 +102,8 @@ def training(
         feed: steps * batch_size / statistics.median(seconds)
         for feed, seconds in taken.items()
     }
-    slower = measure.ratio(*(taken[feed] for feed in reversed(FEEDS)))
-    return {"images a second": speeds, "loss": 1 - 1 / slower}
+    slow, fast = (taken[feed] for feed in reversed(FEEDS))
+    return {"images a second": speeds, **measure.ratio("to one batch", fast, slow)}
 
 
 def times_of_ends(autotuned: bool, count: int) -> list[float]:
@@ -141,7 +141,7 @@ def page(result: dict) -> list[str]:
         {
             "pipeline": row["pipeline"],
             "images a second on one core": f"{row['images a second']:,.0f}",
-            "to kerasoft's": f"{row['to kerasoft']:.2f}",
+            "to kerasoft's": runner.ratio(row, "to kerasoft"),
             "to what training consumes": f"{row['images a second'] / consumed:.1f}",
         }
         for row in result["pipelines"]
@@ -167,7 +167,8 @@ def page(result: dict) -> list[str]:
         runner.table(pipelines),
         f"Training at width {result['width']} in {result['precision']}, on all cores:",
         runner.table(feeds),
-        f"The pipeline costs training {trained['loss']:.1%} of its speed.",
+        "Fed by the pipeline, training has "
+        f"{runner.ratio(trained, 'to one batch', '.3f')} of the speed.",
         "Seconds that the end of an iterator takes, after up to a second of use:",
         runner.table(ends),
     ]

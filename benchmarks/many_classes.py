@@ -50,6 +50,7 @@ SAMPLES: Sides = {
     "kerasoft, sample": ("sample", {}),
 }
 MIB = 2**20
+MEASURED = ("side", "seconds", "fastest", "slowest", "bytes")
 
 
 def compare(sides: Sides, rounds: int, **shape) -> list[dict]:
@@ -75,6 +76,8 @@ def compare(sides: Sides, rounds: int, **shape) -> list[dict]:
             **shape,
             "side": name,
             "seconds": statistics.median(taken[name]),
+            "fastest": min(taken[name]),
+            "slowest": max(taken[name]),
             "bytes": written(
                 f"{MODULE}:memory", maker=f"{MODULE}:{maker}", **shape, **options
             )["bytes"],
@@ -87,7 +90,7 @@ def table(rows: Sequence[dict], first: str) -> str:
     """A table in which times stand beside those of the side named first."""
 
     def shape(row: dict) -> tuple:
-        return tuple(row[key] for key in row if key not in ("side", "seconds", "bytes"))
+        return tuple(row[key] for key in row if key not in MEASURED)
 
     def cells(row: dict) -> dict:
         reference = firsts.get(shape(row))

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,19 @@ def pixels(count: int) -> datasets.Split:
     return datasets.Split(images, draws.integers(0, 100, count).astype("int32"))
 
 
-def ratio(times: list[float], reference: list[float]) -> float:
-    """The median over rounds of a time's ratio to that of a reference."""
-    pairs = zip(times, reference, strict=True)
-    return statistics.median(one / other for one, other in pairs)
+def ratio(
+    name: str, times: Sequence[float], reference: Sequence[float]
+) -> dict[str, float]:
+    """How many times as long something takes as a reference, round by round.
+
+    Returns:
+        The median under the name, and the least and the largest under `NAME, from` and
+        `NAME, to`. Of seven independent rounds, these two enclose the true median with
+        a probability of 98 %, of five with 94 %.
+    """
+    ratios = [one / other for one, other in zip(times, reference, strict=True)]
+    return {
+        name: statistics.median(ratios),
+        f"{name}, from": min(ratios),
+        f"{name}, to": max(ratios),
+    }

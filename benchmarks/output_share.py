@@ -24,6 +24,7 @@ from pipelines.datasets.glyphs import CHARACTERS, radicals_of
 
 MAKER = "benchmarks.output_share:training"
 ALONE = "two classes"  # the network, with next to nothing at its end
+NETWORK = "network to it"  # the time of a step of that, as a share
 FACTORED = {"output": "factored", "learning_rate": 0.01}
 SIDES = {
     "dense, log-softmax": {},
@@ -74,7 +75,7 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
     """Times all sides in turn, and takes their memory.
 
     Returns:
-        A row for each: seconds a step, and which share of it the output layer is.
+        A row for each: seconds a step, and which share of it the network alone takes.
     """
     shape = {"batch": batch, "width": width}
     sides = {ALONE: {"classes": 2, **shape}}
@@ -91,11 +92,7 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
             "classes": classes,
             "side": name,
             "seconds": statistics.median(seconds) / steps,
-            "share": 1 - measure.ratio(alone, seconds),
-            "rounds": [
-                [one / steps, other / steps]
-                for one, other in zip(seconds, alone, strict=True)
-            ],
+            **measure.ratio(NETWORK, alone, seconds),
             "bytes": written(
                 "benchmarks.output_layers:memory", maker=MAKER, **sides[name]
             )["bytes"],
@@ -104,13 +101,20 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
     ]
 
 
+def share(row: dict) -> str:
+    """The output layer's share of a step, with its range over the rounds."""
+    bounds = (row[f"{NETWORK}, {end}"] for end in ("to", "from"))
+    low, high = (f"{1 - bound:.0%}" for bound in bounds)
+    return f"{1 - row[NETWORK]:.0%} ({low} to {high})"
+
+
 def page(result: dict) -> list[str]:
     def cells(row: dict) -> dict:
         return {
             "classes": f"{row['classes']:,}",
             "output layer": row["side"],
             "ms a step": f"{1000 * row['seconds']:.1f}",
-            "the output layer's share": f"{row['share']:.0%}",
+            "the output layer's share": share(row),
             "memory, MiB": f"{row['bytes'] / MIB:,.0f}",
         }
 
@@ -122,7 +126,8 @@ def page(result: dict) -> list[str]:
         "holds.",
         "![Time of a step by the number of classes](output_share.png)",
         "The share is what a step takes beyond one of the same network with two "
-        "classes. Where it is below the noise of the measurement it may be negative.",
+        "classes, with its range over the rounds; where it is below the noise of the "
+        "measurement, it may be negative.",
         runner.table([*map(cells, result["rows"])], "output layer"),
     ]
 

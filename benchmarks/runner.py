@@ -130,12 +130,25 @@ def markdown(result: dict, page: Sequence[str]) -> str:
     return "\n\n".join([title, f"{source} {conditions}", *paragraphs]) + "\n"
 
 
-def times_by_classes(rows: Iterable[dict], key: str, ratio: str) -> list[dict]:
-    """Of each name, milliseconds by the number of classes, with a ratio in brackets."""
+def ratio(row: dict, name: str, words: str = ".2f") -> str:
+    """A ratio as `measure.ratio` gives it: the median, and the range over rounds.
+
+    Of older results, the range is not known.
+    """
+    if f"{name}, from" not in row:
+        return format(row[name], words)
+    low, high = (format(row[f"{name}, {end}"], words) for end in ("from", "to"))
+    return f"{format(row[name], words)} ({low} to {high})"
+
+
+def times_by_classes(rows: Iterable[dict], key: str, name_of_ratio: str) -> list[dict]:
+    """Of each name, milliseconds by the number of classes, and a ratio."""
     return [
         {"": name}
         | {
-            f"{row['classes']:,}": f"{1000 * row['seconds']:.3g} ({row[ratio]:.2f})"
+            f"{row['classes']:,}": (
+                f"{1000 * row['seconds']:.3g}; {ratio(row, name_of_ratio)}"
+            )
             for row in found
         }
         for name, found in by(key, rows).items()

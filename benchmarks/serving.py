@@ -72,7 +72,7 @@ def measured(
                     "side": name,
                     "seconds": statistics.median(taken),
                     "images a second": count / statistics.median(taken),
-                    "to ONNX Runtime": 1 / measure.ratio(taken, times["ONNX Runtime"]),
+                    **measure.ratio("to ONNX Runtime", times["ONNX Runtime"], taken),
                 }
                 for name, taken in times.items()
             ]
@@ -95,7 +95,7 @@ def page(result: dict) -> list[str]:
             "side": row["side"],
             "milliseconds a call": f"{1000 * row['seconds']:.3g}",
             "images a second": f"{row['images a second']:,.0f}",
-            "to ONNX Runtime": f"{row['to ONNX Runtime']:.2f}",
+            "to ONNX Runtime": runner.ratio(row, "to ONNX Runtime"),
         }
         for row in result["times"]
     ]

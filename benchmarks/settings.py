@@ -61,7 +61,7 @@ def measured(
             "variables": SETTINGS[name][0],
             "options": SETTINGS[name][1],
             "milliseconds a step": 1000 * statistics.median(seconds) / steps,
-            "to none": measure.ratio(seconds, taken[AS_IT_IS]),
+            **measure.ratio("to none", seconds, taken[AS_IT_IS]),
         }
         for name, seconds in taken.items()
     ]
@@ -90,7 +90,7 @@ def page(result: dict) -> list[str]:
             "settings": row["settings"],
             "": given(row),
             "milliseconds a step": f"{row['milliseconds a step']:.1f}",
-            "to none": f"{row['to none']:.2f}",
+            "to none": runner.ratio(row, "to none"),
         }
         for row in result["rows"]
     ]

@@ -134,7 +134,7 @@ def compare(width: int, precision: str, batch_size: int, steps: int, rounds: int
             "precision": precision,
             "side": name,
             "images a second": steps * batch_size / statistics.median(seconds),
-            "to the better": 1 / measure.ratio(seconds, taken[better]),
+            **measure.ratio("to the better", taken[better], seconds),
             "share of matrix products": work / statistics.median(seconds) / rate,
         }
         for name, seconds in taken.items()
@@ -159,7 +159,7 @@ def page(result: dict) -> list[str]:
             "precision": row["precision"],
             "side": row["side"],
             "images a second": f"{row['images a second']:,.0f}",
-            "to PyTorch's better mode": f"{row['to the better']:.2f}",
+            "to PyTorch's better mode": runner.ratio(row, "to the better"),
             share: f"{row['share of matrix products']:.1%}",
         }
         for row in result["rows"]

@@ -23,7 +23,7 @@ import writeup_table
 from scipy.special import logsumexp
 from scipy.stats import sem, t
 
-from benchmarks.runner import by
+from benchmarks.runner import by, ratio
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
 from pipelines.comparison import Comparison, Contrast, Table
@@ -138,7 +138,7 @@ def _numbered(rows: list[list[str]]) -> list[dict[str, object]]:
 
 
 def times_of_heads() -> str:
-    """Milliseconds of a head with its loss and gradient, by the number of classes."""
+    """Milliseconds of a head with its loss and gradient, and the ratio to softmax."""
     names = {
         "softmax": "softmax",
         "log_softmax": "log-softmax",
@@ -146,50 +146,116 @@ def times_of_heads() -> str:
         "gumbel_softmax": "Gumbel-softmax",
         "sparsemax": "sparsemax",
     }
-    seconds = {
-        (row["head"], row["classes"]): row["seconds"]
+    found = {
+        (row["head"], row["classes"]): row
         for row in loaded("benchmarks/classes.json")["times"]
         if row["pass"] == "with gradient"
     }
 
-    def words(milliseconds):
+    def words(row):
+        milliseconds = 1000 * row["seconds"]
         digits = max(0, 2 - max(0, math.floor(math.log10(milliseconds))))
-        return f"{milliseconds:.{digits}f}"
+        told = f"{milliseconds:.{digits}f}"
+        alone = row["head"] == "softmax"
+        return told if alone else f"{told}; {ratio(row, 'to softmax')}"
 
     return markdown.table(
         {"head": name}
-        | {
-            f"{n:,}": words(1000 * seconds[head, n])
-            for n in (100, 10_000, 100_000, 1_000_000)
-        }
+        | {f"{n:,}": words(found[head, n]) for n in (100, 10_000, 100_000, 1_000_000)}
         for head, name in names.items()
     )
 
 
 def factored() -> str:
     """Milliseconds of a step, and how many times longer Keras's dense layer takes."""
-    seconds = {
-        (row["classes"], row["side"]): row["seconds"]
+    found = {
+        (row["classes"], row["side"]): row
         for row in loaded("benchmarks/factored.json")["rows"]
     }
     rows = []
     for side in ("Z-loss", "spherical", "Taylor"):
         few, some, many = (
-            seconds[n, f"kerasoft, {side}"] for n in (10_000, 109_031, 10**6)
+            found[n, f"kerasoft, {side}"] for n in (10_000, 109_031, 10**6)
         )
-        dense = [seconds[n, "Keras, Dense and softmax"] for n in (109_031, 10**6)]
+        dense = [found[n, "Keras, Dense and softmax"] for n in (109_031, 10**6)]
         rows.append(
             {
                 "loss": side,
-                "10,000 classes": f"{1000 * few:.2f}",
-                "109,031": f"{1000 * some:.2f}",
-                "1,000,000": f"{1000 * many:.2f}",
-                "1,000,000 to 10,000": f"{many / few:.2f}",
-                "softmax, 109,031": f"{dense[0] / some:.0f}",
-                "softmax, 1,000,000": f"{dense[1] / many:.0f}",
+                "10,000 classes": f"{1000 * few['seconds']:.2f}",
+                "109,031": f"{1000 * some['seconds']:.2f}",
+                "1,000,000": f"{1000 * many['seconds']:.2f}",
+                "1,000,000 to 10,000": times(many, few, ".2f"),
+                "softmax, 109,031": times(dense[0], some, ".0f"),
+                "softmax, 1,000,000": times(dense[1], many, ".0f"),
             }
         )
     return markdown.table(rows)
+
+
+def times(row: dict, other: dict, words: str) -> str:
+    """How many times as long one of two sides takes that were timed by themselves.
+
+    In brackets from the fastest of its rounds beside the slowest of the other's to the
+    slowest beside the fastest.
+    """
+    told = format(row["seconds"] / other["seconds"], words)
+    if "fastest" not in row:
+        return told
+    low = format(row["fastest"] / other["slowest"], words)
+    high = format(row["slowest"] / other["fastest"], words)
+    return f"{told} ({low} to {high})"
+
+
+def times_of_layers() -> str:
+    """How many times as long Keras's dense layer and softmax take as a layer."""
+    result = loaded("benchmarks/many_classes.json")
+    keras, rows = "Keras, Dense and softmax", []
+    found = [*result["rows"], *result["skewed"]]
+    for row in found:
+        same = ("batch", "classes", "labels", "optimizer")
+        (dense,) = (
+            other
+            for other in found
+            if other["side"] == keras
+            and all(other.get(name) == row.get(name) for name in same)
+        )
+        if row["side"].startswith("kerasoft"):
+            rows.append(
+                {
+                    "layer": row["side"].removeprefix("kerasoft, "),
+                    "classes": f"{row['classes']:,}",
+                    "labels": "words" if "labels" in row else "alike frequent",
+                    "optimiser": row.get("optimizer", "sgd"),
+                    "dense and softmax take": times(dense, row, ".1f"),
+                    "memory, of theirs": f"{row['bytes'] / dense['bytes']:.2f}",
+                }
+            )
+    return markdown.table(rows, "layer", "labels", "optimiser")
+
+
+def settings() -> str:
+    """The time of a training step under TensorFlow's settings."""
+    rows = loaded("benchmarks/settings.json")["rows"]
+    return markdown.table(
+        {
+            "setting": row["settings"],
+            "time of a step, to the default's": ratio(row, "to none"),
+        }
+        for row in rows[1:]
+    )
+
+
+def serving() -> str:
+    """Served images a second, beside ONNX Runtime's."""
+    return markdown.table(
+        {
+            "images in a call": row["images"],
+            "milliseconds": f"{1000 * row['seconds']:.3g}",
+            "images a second, to ONNX Runtime's": ratio(row, "to ONNX Runtime"),
+        }
+        for row in loaded("benchmarks/serving.json")["times"]
+        if row["side"] == "SavedModel"
+    )
 
 
 def drift() -> str:
@@ -216,14 +282,17 @@ def train_steps() -> str:
     sides = {
         "Keras": "Keras with kerasoft",
         "Keras, its own layers": "Keras's own layers and SGD",
+        "Keras, without oneDNN": "without oneDNN",
     }
     rows = []
     for width, precision in dict.fromkeys(key[:2] for key in found):
         row = {"width": width, "precision": precision}
         for side, words in sides.items():
-            ours = found[width, precision, side]
-            speed = f"{ours['images a second']:,.0f}"
-            row[words] = f"{ours['to the better']:.2f} ({speed})"
+            ours = found.get((width, precision, side))
+            row[words] = ""
+            if ours:
+                speed = f"{ours['images a second']:,.0f}"
+                row[words] = f"{ratio(ours, 'to the better')}; {speed}"
         rows.append(row)
     return markdown.table(rows, "precision")
 
@@ -423,6 +492,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "factored": factored,
     "drift": drift,
     "train step": train_steps,
+    "settings": settings,
+    "serving": serving,
+    "times of layers": times_of_layers,
     "speedrun": speedrun,
     "speedrun, contrast": speedrun_contrast,
     "next word": next_words,

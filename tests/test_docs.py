@@ -238,13 +238,6 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
         for row in result("train_step")["rows"]
     }
     for width in (16, 64):
-        off = rows[width, "float32", "Keras, without oneDNN"]
-        speed = f"{off['images a second']:.0f}"
-        assert re.search(
-            rf"{speed} (\S+ ){{0,8}}at width {width}|{speed} at width", text
-        )
-        assert f"{off['to the better']:.2f}" in text
-    for width in (16, 64):
         ratio = rows[width, "mixed_bfloat16", "Keras"]["to the better"]
         assert re.search(rf"{ratio:.2f} times (\S+ ){{0,9}}at width {width}", readme)
 
@@ -273,27 +266,10 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
             for side in ("adaptive", "sampled 8,192", "two-level")
         ]
         assert f"{told[0]}, {told[1]} and {told[2]} times faster with {name}" in readme
-    # And of the samples, each in turn: the largest of logits and noise, and ours.
-    noise, ours = (row["seconds"] for row in result("many_classes")["samples"])
-    assert f"{noise / ours:.1f} times faster than" in readme
-
-    speedrun = result("speedrun")
-    ours = speedrun["means"]["Keras"]
-    seeds = [row for row in speedrun["runs"] if row["side"] == "Keras"]
-    told = ", ".join(f"{100 * row['test accuracy']:.2f}" for row in seeds)
-    assert f"seeds reach {told} %" in text
-    assert f"a mean of {100 * ours['test accuracy']:.2f} %" in text
-    assert f"a mean of {ours['seconds']:.0f} seconds" in text
-    assert f"takes {speedrun['to PyTorch']:.2f} of its time" in text
+    ours = result("speedrun")["means"]["Keras"]
     assert f"{100 * ours['test accuracy']:.2f} % on average" in readme
-
-    serving = {(row["images"], row["side"]): row for row in result("serving")["times"]}
-    served = serving[256, "SavedModel"]["to ONNX Runtime"]
-    assert f"serves {served:.2f} of ONNX Runtime's" in text
     started = result("start_up")["seconds to the first step"]
     assert f"[{started:.1f} seconds]" in text
-    for row in result("settings")["rows"][2:6]:
-        assert f"{row['settings']} {row['to none']:.2f}" in text.replace(" takes", "")
 
 
 def test_the_figures_of_many_classes(pytestconfig):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import classes, measure
+from benchmarks import classes, measure, runner
 from kerasoft import heads
 
 
@@ -56,7 +56,9 @@ def test_exponents_are_those_of_the_times():
 
 
 def test_a_ratio_is_taken_within_each_round():
-    assert measure.ratio([2.0, 40.0, 6.0], [1.0, 20.0, 2.0]) == 2
+    found = measure.ratio("to it", [2.0, 50.0, 6.0], [1.0, 20.0, 2.0])
+    assert found == {"to it": 2.5, "to it, from": 2, "to it, to": 3}
+    assert runner.ratio(found, "to it") == "2.50 (2.00 to 3.00)"
 
 
 def test_times_are_taken_in_turn():
