@@ -374,22 +374,20 @@ def next_words() -> str:
     for name in ("z_loss", "adaptive", "sampled", "full"):
         runs = next_word_runs(name)
 
-        def mean(of: Callable[[dict], float], runs=runs) -> float:
-            return float(np.mean([of(run) for run in runs]))
+        def mean(of: Callable[[dict], float], words=".1f", factor=100, runs=runs):
+            return document.mean([of(run) for run in runs], words, factor)
 
         row: dict[str, object] = {"layer": name, "seeds": len(runs)}
         for i, point in enumerate(runs[0]["curve"]):
             minutes = point["minutes"]
             if minutes in (0.25, 1, 2, 3, 5, 10):
                 words = "0.25 min" if minutes == 0.25 else f"{minutes:g}"
-                share = mean(lambda run, i=i: run["curve"][i]["top_10"])
-                row[words] = f"{100 * share:.1f}"
+                row[words] = mean(lambda run, i=i: run["curve"][i]["top_10"])
         for k in (10, 1):
-            share = mean(lambda run, k=k: run["test"][f"top_{k}"])
-            row[f"test, top-{k}"] = f"{100 * share:.1f}"
+            row[f"test, top-{k}"] = mean(lambda run, k=k: run["test"][f"top_{k}"])
         known = "perplexity" in runs[0]["test"]
         row["test perplexity"] = (
-            f"{mean(lambda run: run['test']['perplexity']):.0f}" if known else ""
+            mean(lambda run: run["test"]["perplexity"], ".0f", 1) if known else ""
         )
         rows.append(row)
     return markdown.table(rows)
