@@ -46,7 +46,9 @@ def pace(split: Split, config: Config) -> Pace:
     Raises:
         InputError: If a pass does not hold a whole execution of whole batches.
     """
-    count, in_one = len(split.labels), config.steps_per_execution
+    count = len(split.labels)
+    # An execution may reach from one pass into the next, where epochs do not end there.
+    in_one = 1 if config.steps_per_epoch else config.steps_per_execution
     usual = USUAL["batch_size"]
     fitting = max(count // in_one, 1)
     own = min(usual, max(count // LEAST_STEPS, LEAST_BATCH), fitting)

@@ -110,11 +110,14 @@ def estimate_over_seeds(a: Sequence[float], b: Sequence[float]) -> Estimate:
     Args:
         a: The first's numbers, of two seeds or more.
         b: The second's.
+
+    Raises:
+        ValueError: If neither has numbers that differ.
     """
     variances = [statistics.variance(x) / len(x) for x in (a, b)]
     spread = sum(v**2 / (len(x) - 1) for v, x in zip(variances, (a, b), strict=True))
     if not spread:
-        raise ValueError("All seeds have the same number; nothing can be estimated.")
+        raise ValueError("The seeds of each have one number; nothing can be estimated.")
     return Estimate(
         difference=statistics.fmean(a) - statistics.fmean(b),
         error=math.sqrt(sum(variances)),

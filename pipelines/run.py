@@ -34,7 +34,8 @@ def seconds(configs: Sequence[Config], saved_models: Path) -> list[float | None]
     """How long runs will take, by those of the same size that are there already."""
 
     def size(config: Config) -> tuple:
-        names = ("dataset", "backbone", "width", "image_size", "batch_size")
+        names = ("dataset", "classes", "backbone", "width", "image_size", "batch_size",
+                 "steps_per_epoch")  # fmt: skip
         return tuple(getattr(config, name) for name in names)
 
     known: dict[tuple, list[float]] = {}

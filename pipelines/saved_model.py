@@ -37,10 +37,11 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
     `serving_default` takes uint8 images of any size and gives `logits`,
     `probabilities`, `log_probabilities`, `class` and `class_name`. `top` takes a number
     `k` beside the images and gives the `k` likeliest classes of each, best first, in
-    the shape `(n, k)`: `class`, `class_name`, `probability` and `log_probability`. They
-    add no noise, whatever the head's `noise`: the same image gives the same answer
-    twice. Beside a Gumbel head there is `sample`: from images and a vector of seeds to
-    the `probabilities` of one noisy draw a seed, which depend on nothing else.
+    the shape `(n, k)` (all classes if `k` is above their number): `class`,
+    `class_name`, `probability` and `log_probability`. They add no noise, whatever the
+    head's `noise`: the same image gives the same answer twice. Beside a Gumbel head
+    there is `sample`: from images and a vector of seeds to the `probabilities` of one
+    noisy draw a seed, which depend on nothing else.
 
     Args:
         model: Takes pixels, ends in a head.
@@ -66,12 +67,13 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
         }
 
     def top(images, k):
-        _, _, log_probabilities = noise_free(resize(images, size))
-        best, label = tf.math.top_k(log_probabilities, tf.minimum(k, len(class_names)))
+        _, probabilities, log_probabilities = noise_free(resize(images, size))
+        count = tf.clip_by_value(k, 0, len(class_names))
+        best, label = tf.math.top_k(log_probabilities, count)
         return {
             "class": tf.cast(label, tf.int64),
             "class_name": tf.gather(names, label),
-            "probability": tf.exp(best),
+            "probability": tf.gather(probabilities, label, batch_dims=1),
             "log_probability": best,
         }
 

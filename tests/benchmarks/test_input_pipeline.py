@@ -42,4 +42,4 @@ def test_every_pipeline_and_feed_is_timed(torch, tmp_path):
     )
     assert all(row["images a second"] > 0 for row in result["pipelines"])
     assert set(result["training"]["images a second"]) == set(input_pipeline.FEEDS)
-    assert result["training"]["loss"] < 1
+    assert result["training"]["to one batch"] > 0

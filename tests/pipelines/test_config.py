@@ -79,6 +79,11 @@ def test_annealing_by_flags():
         (["--widht", "8"], "no option widht; did you mean width"),
         (["--width", "abc"], "width must be int. Received: abc"),
         (["--width", "0"], "width must be at least 1. Received: 0"),
+        (["--steps_per_epoch", "0"], "steps_per_epoch must be at least 1"),
+        (
+            ["--steps_per_epoch", "7", "--steps_per_execution", "2"],
+            r"a multiple of steps_per_execution \(2\)",
+        ),
         (["--epochs", "-1"], "epochs must be at least 1. Received: -1"),
         (["--head=gumbel_softmax", "--temperature=0"], "temperature must be .*not 0"),
         (["--head=gumbel_softmax", "--temperature=nan"], "temperature .*Received: nan"),

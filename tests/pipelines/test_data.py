@@ -277,6 +277,11 @@ def test_built_in_data_sets_have_their_own_batch_rate_and_momentum():
         (86, {"batch_size": 64, "learning_rate": 0.3}, (64, 1, 1, 0.3, 1 - 1 / 1.5)),
         (5, {"learning_rate": 0.3}, (4, 1, 1, 0.3, 1 - 1 / 1.5)),
         (86, {"steps_per_epoch": 25, "epochs": 2}, (8, 10, 25, 0.0125, 1 - 1 / 5)),
+        (
+            86,
+            {"steps_per_epoch": 20, "steps_per_execution": 20},
+            (8, 10, 20, 0.0125, 0.9),
+        ),
     ],
 )
 def test_what_is_not_given_follows_the_number_of_images(count, given, expected):
@@ -286,12 +291,16 @@ def test_what_is_not_given_follows_the_number_of_images(count, given, expected):
 
 @pytest.mark.parametrize("steps", [3, 5, 12])
 def test_an_epoch_of_a_given_number_of_steps_is_a_part_of_the_same_stream(steps):
-    split = datasets.Split(np.zeros((43, 8, 8, 3), "uint8"), np.arange(43))
+    pixels = np.random.default_rng(0).integers(0, 256, (43, 8, 8, 3), "uint8")
+    split = datasets.Split(pixels, np.arange(43))
     config = Config(dataset="folder:photos", batch_size=8, steps_per_epoch=steps)
 
     def stream(config, first_epoch, count):
         found = batching.training_batches(split, None, config, first_epoch)
-        return [labels.numpy().tolist() for _, labels in found.take(count)]
+        return [
+            (labels.numpy().tolist(), images.numpy().tobytes())
+            for images, labels in found.take(count)
+        ]
 
     one_pass = batching.pace(split, config).steps_per_pass
     assert one_pass == 5

@@ -183,6 +183,8 @@ def test_the_number_of_sampled_classes(tiny, loaded):
         ),
         ({"output": "chunked:3"}, "chunked has no number"),
         ({"output": "sampled:0"}, "whole and above 0, not 0"),
+        ({"output": "two_level:0"}, "whole and above 0, not 0"),
+        ({"output": "factored:5"}, "one of .*z_loss"),
         ({"output": "sampled:x"}, "whole and above 0, not x"),
         ({"output": "adaptive", "head": "softmax"}, "must be one of log_softmax"),
         ({"output": "factored"}, "one of .*z_loss"),

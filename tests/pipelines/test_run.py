@@ -190,7 +190,7 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["quickstart", "writeup", "full"])
+@pytest.mark.parametrize("name", ["quickstart", "writeup", "full", "two-level"])
 def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
     path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
     planned = run.read(path).runs
@@ -212,7 +212,7 @@ def test_the_plan_tells_what_is_there_and_how_long_the_rest_takes(
         {"head": "softmax", "epochs": 4},
         {"head": "log_softmax", "epochs": 10},
         {"head": "log_softmax", "epochs": 3},
-        {"head": "log_softmax", "width": 2},
+        {"head": "log_softmax", "steps_per_epoch": 9},
     ]
     path = experiment({"defaults": {"dataset": "cifar100"}, "runs": entries})
     before = sorted(tmp_path.rglob("*"))
