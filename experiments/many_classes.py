@@ -5,11 +5,13 @@
 It prints the tables and draws results/many-classes/accuracy.png, from
 results/many-classes/comparison.json, which `python -m pipelines.run
 experiments/many-classes.yaml` wrote. With `--sheet` it draws characters.png too, some
-of the characters in the typefaces that are installed.
+of the characters in the typefaces that are installed. With `--search` it writes
+search.json, from the runs of experiments/many-classes-search.yaml in saved_models/.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +19,14 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 
-from pipelines import datasets, document, draw_png, markdown
+from pipelines import datasets, document, draw_png, experiment, markdown, run_folder
 from pipelines.comparison import Comparison, Row, Table
 from pipelines.keeping import read
 from pipelines.plots import COLOURS
 
-RESULTS = Path(__file__).parents[1] / "results" / "many-classes"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "many-classes"
+SEARCH = ROOT / "experiments" / "many-classes-search.yaml"
 LAYERS = {
     None: "dense, log-softmax",
     "two_level": "two-level",
@@ -149,7 +153,26 @@ def sheet(data: datasets.Data) -> matplotlib.figure.Figure:
     return figure
 
 
+def search(saved_models: Path) -> list[dict]:
+    """The runs of the search that are there, with their validation accuracy."""
+    told = ("head", "output", "classes", "optimizer", "learning_rate", "weight_decay")
+    found = []
+    for config, _ in experiment.read(SEARCH).runs:
+        path = saved_models / config.run_name
+        if path.is_dir():
+            history = run_folder.read_history(path)
+            steps = config.epochs * (config.steps_per_epoch or 0)
+            accuracy = round(history["val_accuracy"][-1], 4)
+            options = {name: getattr(config, name) for name in told}
+            found.append(options | {"steps": steps, "validation_accuracy": accuracy})
+    return found
+
+
 if __name__ == "__main__":
+    if "--search" in sys.argv[1:]:
+        words = json.dumps(search(ROOT / "saved_models"), indent=1)
+        (RESULTS / "search.json").write_text(words + "\n", "utf-8")
+        sys.exit()
     if "--sheet" in sys.argv[1:]:
         drawn = sheet(datasets.load("glyphs"))
         draw_png.save(drawn, RESULTS / "characters.png")
