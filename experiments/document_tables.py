@@ -469,6 +469,28 @@ def search_for_z() -> str:
     return markdown.table(rows, "head", "rates tried")
 
 
+def search_for_many_classes() -> str:
+    """What short runs on Han characters reached, on the validation typeface."""
+    return markdown.table(
+        (
+            {
+                "classes": f"{run['classes'] or 20902:,}",
+                "head": run["head"],
+                "output layer": run["output"] or "dense",
+                "steps": f"{run['steps']:,}",
+                "optimiser": mechanism.SHORT[run["optimizer"]],
+                "rate": f"{run['learning_rate'] or 0.2:g}",
+                "weight decay": f"{run['weight_decay']:g}",
+                "validation accuracy": f"{100 * run['validation_accuracy']:.1f} %",
+            }
+            for run in loaded("many-classes/search.json")
+        ),
+        "head",
+        "output layer",
+        "optimiser",
+    )
+
+
 def of_contrasts(name: str) -> Callable[[], str]:
     return lambda: document.contrasts(compared(name).contrasts)
 
@@ -502,6 +524,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speedrun, contrast": speedrun_contrast,
     "next word": next_words,
     "next word, contrasts": next_word_contrasts,
+    "many classes, search": search_for_many_classes,
     "z": which_z,
     "z, search": search_for_z,
     "z, contrasts": of_contrasts("z"),

@@ -16,7 +16,7 @@ from pipelines.errors import InputError
 from pipelines.run_folder import Run
 
 MANY = 1000  # classes: of more, not all probabilities are held at once
-HELD = 5 * 10**7  # probabilities of validation images that are
+HELD = 2 * 10**7  # probabilities of validation images that are
 
 
 class Answer(NamedTuple):
@@ -192,7 +192,13 @@ def judged(
 
     The class-wise calibration error is of all the probabilities, if they are given.
     """
-    resampled = [n for n in names or metrics.METRICS if metrics.METRICS[n].interval]
+    small = metrics.has_small_classes(facts["label"])
+    resampled = [
+        name
+        for name in names or metrics.METRICS
+        if metrics.METRICS[name].interval
+        and not (small and metrics.METRICS[name].macro)
+    ]
     known = dict(facts)
     if probabilities is not None:
         gaps = metrics.classwise_gaps(probabilities, facts["label"])

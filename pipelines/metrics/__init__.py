@@ -33,7 +33,13 @@ from pipelines.metrics.classwise import (
     classwise_if_calibrated,
 )
 from pipelines.metrics.outcomes import Outcomes, as_kept, log_of, outcomes, right
-from pipelines.metrics.resampling import bootstrap, holm, mcnemar, strata
+from pipelines.metrics.resampling import (
+    bootstrap,
+    has_small_classes,
+    holm,
+    mcnemar,
+    strata,
+)
 from pipelines.metrics.selection import (
     Threshold,
     area_under_risk,
@@ -69,6 +75,7 @@ __all__ = [
     "fit_temperature",
     "floors",
     "fold",
+    "has_small_classes",
     "holm",
     "if_calibrated",
     "log_of",
@@ -108,6 +115,8 @@ class Metric(NamedTuple):
         calibration: Whether it depends on the probabilities themselves, so that
             temperature scaling changes it. It is then a function of the outcomes alone.
         interval: Whether it has an interval over resampled images.
+        macro: Whether it is a mean over classes, which has an interval only if every
+            class has images enough to be resampled by itself.
         group: The group of columns that shows it.
         floor: Whether it is above 0 by chance alone, so that what it would be for
             calibrated probabilities is shown beside it.
@@ -119,6 +128,7 @@ class Metric(NamedTuple):
     best: str = "max"
     calibration: bool = False
     interval: bool = True
+    macro: bool = False
     group: str = "Accuracy"
     floor: bool = False
 
@@ -183,9 +193,11 @@ METRICS: dict[str, Metric] = {
     ),
     "top5": Metric(lambda facts, _: np.mean(facts["rank"] < 5), "top-5", percent),
     "harder_accuracy": Metric(_harder_accuracy, "accuracy, harder images", percent),
-    "precision": Metric(lambda facts, _: _macro(facts)["precision"], "precision"),
-    "recall": Metric(lambda facts, _: _macro(facts)["recall"], "recall"),
-    "f1": Metric(lambda facts, _: _macro(facts)["f1"], "F1"),
+    "precision": Metric(
+        lambda facts, _: _macro(facts)["precision"], "precision", macro=True
+    ),
+    "recall": Metric(lambda facts, _: _macro(facts)["recall"], "recall", macro=True),
+    "f1": Metric(lambda facts, _: _macro(facts)["f1"], "F1", macro=True),
     "superclass_accuracy": Metric(_superclass_accuracy, "superclasses", percent),
     "summed_superclass_accuracy": Metric(
         _summed_superclass_accuracy, "superclasses, summed", percent, group=SUPERCLASSES

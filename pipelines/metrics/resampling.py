@@ -24,6 +24,15 @@ def strata(labels: np.ndarray) -> np.ndarray:
     return np.unique(np.where(few, -1, labels), return_inverse=True)[1]
 
 
+def has_small_classes(labels: np.ndarray) -> bool:
+    """Whether a class has too few images to be a stratum of its own.
+
+    A resample then lacks some of the classes, so that a mean over classes has no
+    interval: it would lie beside the estimate.
+    """
+    return bool(np.bincount(labels)[labels].min() < LEAST)
+
+
 def bootstrap(
     facts: Outcomes,
     metrics: Callable[[Outcomes], dict[str, float]],

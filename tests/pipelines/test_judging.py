@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipelines import datasets, evaluate, judging, plots, saved_model
+from pipelines import datasets, evaluate, judging, metrics, plots, saved_model
 
 
 @pytest.fixture
@@ -20,6 +20,23 @@ def many(monkeypatch):
     monkeypatch.setattr(plots, "MOST_CLASSES", 2)
     monkeypatch.setattr(plots, "WORST_CLASSES", 1)
     monkeypatch.setattr(saved_model, "BATCH", 7)
+
+
+@pytest.mark.parametrize(("each", "has"), [(10, True), (2, False)])
+def test_a_mean_over_classes_has_an_interval_around_it_or_none(each, has):
+    draws = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), each)
+    p = draws.dirichlet(np.ones(40), size=len(labels))
+    p[np.arange(len(labels)), labels] += 0.2
+    p /= p.sum(axis=1, keepdims=True)
+    found = judging.judged(metrics.outcomes(p, labels), None, None)
+    assert found.metrics["recall"] == pytest.approx(found.metrics["accuracy"])
+    assert "accuracy" in found.intervals
+    assert ("recall" in found.intervals) == ("f1" in found.intervals) == has
+    for name in ("accuracy", "recall"):
+        if name in found.intervals:
+            low, high = found.intervals[name]
+            assert low < found.metrics[name] < high
 
 
 def test_many_classes_are_judged_as_few_are(runs, tmp_path, request, monkeypatch):
