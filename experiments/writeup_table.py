@@ -159,6 +159,10 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
 if __name__ == "__main__":
     compared = read(RESULTS).comparison
     (entry,) = compared.tables
-    parts = table(compared), table_of_losses(compared), document.contrasts(entry)
+    parts = (
+        table(compared),
+        table_of_losses(compared),
+        document.contrasts(entry.contrasts),
+    )
     print(*parts, sep="\n\n")
     save(plot(compared), RESULTS / "heads.png")
