@@ -18,7 +18,8 @@ import numpy as np
 from benchmarks import measure, plots, runner
 from benchmarks.many_classes import MIB
 from benchmarks.sides import Calls, written
-from pipelines import batching, datasets, train
+from benchmarks.train_step import steps_of
+from pipelines import datasets, train
 from pipelines.config import Config
 from pipelines.datasets.glyphs import CHARACTERS, radicals_of
 
@@ -61,14 +62,7 @@ def training(batch: int, classes: int, **options) -> Calls:
         checksum="",
     )
     config = Config(**{"dataset": "glyphs", "batch_size": batch, **options})
-    model = train.build(config, loaded, train.dtype_policy("auto"))
-    targets = None if config.output else classes
-    batches = batching.training_batches(split, targets, config).take(1).cache().repeat()
-
-    def steps(count: int):
-        model.fit(batches, steps_per_epoch=count, shuffle=False, verbose=0)
-
-    return steps
+    return steps_of(config, loaded, train.dtype_policy("auto"))
 
 
 def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
@@ -103,9 +97,8 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
 
 def share(row: dict) -> str:
     """The output layer's share of a step, with its range over the rounds."""
-    bounds = (row[f"{NETWORK}, {end}"] for end in ("to", "from"))
-    low, high = (f"{1 - bound:.0%}" for bound in bounds)
-    return f"{1 - row[NETWORK]:.0%} ({low} to {high})"
+    ends = (NETWORK, f"{NETWORK}, to", f"{NETWORK}, from")
+    return runner.with_range(*(1 - row[end] for end in ends), ".0%")
 
 
 def page(result: dict) -> list[str]:

@@ -137,8 +137,12 @@ def ratio(row: dict, name: str, words: str = ".2f") -> str:
     """
     if f"{name}, from" not in row:
         return format(row[name], words)
-    low, high = (format(row[f"{name}, {end}"], words) for end in ("from", "to"))
-    return f"{format(row[name], words)} ({low} to {high})"
+    return with_range(row[name], row[f"{name}, from"], row[f"{name}, to"], words)
+
+
+def with_range(middle: float, low: float, high: float, words: str) -> str:
+    """A number with its range in brackets, all three in one format."""
+    return f"{middle:{words}} ({low:{words}} to {high:{words}})"
 
 
 def times_by_classes(rows: Iterable[dict], key: str, name_of_ratio: str) -> list[dict]:

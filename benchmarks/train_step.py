@@ -69,8 +69,23 @@ def training(
         **options,
     )
     loaded = datasets.Data("random", split, split, split, names, None, None, "")
-    model = train.build(config, loaded, precision)
-    batches = batching.training_batches(split, 100, config)
+    return steps_of(config, loaded, precision, feed)
+
+
+def steps_of(
+    config: Config, loaded: datasets.Data, policy: str, feed: str = "one batch"
+) -> Calls:
+    """Makes a function that takes training steps of a config as `train` does.
+
+    Args:
+        config: Describes the run.
+        loaded: Its data.
+        policy: The dtype policy.
+        feed: `one batch`, again and again, or `the pipeline`.
+    """
+    model = train.build(config, loaded, policy)
+    targets = None if config.output else len(loaded.class_names)
+    batches = batching.training_batches(loaded.train, targets, config)
     if feed == "one batch":
         batches = batches.take(1).cache().repeat()
 

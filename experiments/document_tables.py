@@ -23,13 +23,12 @@ import writeup_table
 from scipy.special import logsumexp
 from scipy.stats import sem, t
 
-from benchmarks.runner import by, ratio
+from benchmarks.runner import by, ratio, with_range
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
 from pipelines.comparison import Comparison, Contrast, Table
 from pipelines.contrasts import estimate_over_seeds
 from pipelines.keeping import read
-from pipelines.metrics import holm
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -198,31 +197,29 @@ def times(row: dict, other: dict, words: str) -> str:
     In brackets from the fastest of its rounds beside the slowest of the other's to the
     slowest beside the fastest.
     """
-    told = format(row["seconds"] / other["seconds"], words)
+    middle = row["seconds"] / other["seconds"]
     if "fastest" not in row:
-        return told
-    low = format(row["fastest"] / other["slowest"], words)
-    high = format(row["slowest"] / other["fastest"], words)
-    return f"{told} ({low} to {high})"
+        return format(middle, words)
+    low, high = row["fastest"] / other["slowest"], row["slowest"] / other["fastest"]
+    return with_range(middle, low, high, words)
 
 
 def times_of_layers() -> str:
     """How many times as long Keras's dense layer and softmax take as a layer."""
     result = loaded("benchmarks/many_classes.json")
-    keras, rows = "Keras, Dense and softmax", []
     found = [*result["rows"], *result["skewed"]]
+
+    def shape(row: dict) -> tuple:
+        names = ("batch", "classes", "labels", "optimizer")
+        return tuple(row.get(name) for name in names)
+
+    reference = {
+        shape(row): row for row in found if row["side"] == "Keras, Dense and softmax"
+    }
     laws = {None: "alike frequent", "zipf": "Zipf's law"}
+    rows = []
     for row in found:
-        same = ("batch", "classes", "labels", "optimizer")
-        dense = next(
-            (
-                other
-                for other in found
-                if other["side"] == keras
-                and all(other.get(name) == row.get(name) for name in same)
-            ),
-            None,  # too many logits for the machine
-        )
+        dense = reference.get(shape(row))  # none of too many logits for the machine
         if dense and row["side"].startswith("kerasoft"):
             rows.append(
                 {
@@ -325,17 +322,12 @@ def speedrun() -> str:
 
 def speedrun_contrast() -> str:
     """The difference in accuracy between the sides of the speedrun, over seeds."""
-    runs = by("side", loaded("benchmarks/speedrun.json")["runs"])
-    (a, ours), (b, theirs) = runs.items()
-    return document.contrasts(
-        over_seeds(
-            [(a, b)],
-            {
-                side: {run["seed"]: run["test accuracy"] for run in found}
-                for side, found in ((a, ours), (b, theirs))
-            },
-        )
-    )
+    accuracies = {
+        side: {run["seed"]: run["test accuracy"] for run in runs}
+        for side, runs in by("side", loaded("benchmarks/speedrun.json")["runs"]).items()
+    }
+    ours, theirs = accuracies
+    return document.contrasts(over_seeds([(ours, theirs)], accuracies))
 
 
 def over_seeds(
@@ -351,10 +343,8 @@ def over_seeds(
         estimate_over_seeds(*(list(numbers[name].values()) for name in pair))
         for pair in pairs
     ]
-    corrected = holm([estimate.p() for estimate in estimates])
-    found = []
-    for (a, b), estimate, p_holm in zip(pairs, estimates, corrected, strict=True):
-        contrast = Contrast(
+    compared = [
+        Contrast(
             a=a,
             b=b,
             runs_a=[str(seed) for seed in numbers[a]],
@@ -363,8 +353,9 @@ def over_seeds(
             declared=True,
             difference=estimate.difference,
         )
-        found.append(judged(contrast, estimate, p_holm))
-    return found
+        for (a, b), estimate in zip(pairs, estimates, strict=True)
+    ]
+    return judged(compared, estimates)
 
 
 def next_word_runs(layer: str) -> list[dict]:

@@ -21,6 +21,7 @@ import numpy as np
 
 from pipelines import datasets, document, draw_png, experiment, markdown, run_folder
 from pipelines.comparison import Comparison, Row, Table
+from pipelines.config import Config
 from pipelines.keeping import read
 from pipelines.plots import COLOURS
 
@@ -44,15 +45,15 @@ def layers(table: Table) -> Iterator[tuple[str, list[Row]]]:
         rows = [
             row
             for row in table.rows
-            if kind in _kinds(table.runs[row.run].config) and not row.samples
+            if kind == _kind(table.runs[row.run].config) and not row.samples
         ]
         if rows:
             yield words, rows
 
 
-def _kinds(config) -> tuple:
+def _kind(config: Config) -> str | None:
     output = config.output and config.output.partition(":")[0]
-    return (config.head,) if output == "factored" else (output,)
+    return config.head if output == "factored" else output
 
 
 def by_size(found: Comparison) -> list[Table]:

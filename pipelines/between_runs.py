@@ -137,11 +137,8 @@ def against_each_other(
         asked = [(config, several[0]) for config in several[1:]]
     labels = outcomes[table.rows[0].id]["label"]
     estimates = [contrasts.estimate(rights[a], rights[b], labels) for a, b in asked]
-    p = [found.p() for found in estimates if found]
-    corrected = iter(metrics.holm(p))
-    found = []
-    for (a, b), estimate in zip(asked, estimates, strict=True):
-        contrast = Contrast(
+    compared = [
+        Contrast(
             a=titled[a],
             b=titled[b],
             runs_a=runs[a],
@@ -150,29 +147,37 @@ def against_each_other(
             declared=bool(declared),
             difference=float(rights[a].mean() - rights[b].mean()),
         )
-        if estimate:
-            contrast = judged(contrast, estimate, next(corrected))
-        found.append(contrast)
-    return found
+        for a, b in asked
+    ]
+    return judged(compared, estimates)
 
 
-def judged(contrast: Contrast, estimate: contrasts.Estimate, p_holm: float) -> Contrast:
-    """A contrast with what is known of its difference.
+def judged(
+    compared: Sequence[Contrast], estimates: Sequence[contrasts.Estimate | None]
+) -> list[Contrast]:
+    """Contrasts with what is known of their differences, corrected by Holm.
 
     Args:
-        contrast: Says what is compared, and the margin.
-        estimate: The difference, over seeds.
-        p_holm: Of the test that there is none, corrected for the other contrasts.
+        compared: Say what is compared, and the margins.
+        estimates: The differences over seeds; `None` where there is one seed.
     """
-    return dataclasses.replace(
-        contrast,
-        interval=estimate.interval(),
-        p=estimate.p(),
-        p_holm=p_holm,
-        p_equivalent=estimate.p_equivalent(contrast.margin),
-        visible=estimate.visible(),
-        verdict=contrasts.verdict(estimate, p_holm, contrast.margin),
-    )
+    p = [estimate.p() for estimate in estimates if estimate]
+    corrected = iter(metrics.holm(p))
+    found = []
+    for contrast, estimate in zip(compared, estimates, strict=True):
+        if estimate:
+            p_holm = next(corrected)
+            contrast = dataclasses.replace(
+                contrast,
+                interval=estimate.interval(),
+                p=estimate.p(),
+                p_holm=p_holm,
+                p_equivalent=estimate.p_equivalent(contrast.margin),
+                visible=estimate.visible(),
+                verdict=contrasts.verdict(estimate, p_holm, contrast.margin),
+            )
+        found.append(contrast)
+    return found
 
 
 def over_seeds(

@@ -59,6 +59,20 @@ def test_how_many_times_as_long(made):
     assert made.times(some, other, ".1f") == "2.0 (1.2 to 5.0)"
 
 
+def test_what_is_said_of_the_next_word_is_what_its_contrasts_show(made):
+    lines = made.next_word_contrasts().splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+    verdicts = {(a, b.split(",")[0]): end for _, a, b, *_, end, _ in cells}
+    for minutes, other, verdict in (
+        (1, "sampled", "different"),
+        (5, "sampled", "equivalent within 1 point"),
+        (1, "adaptive", "equivalent within 1 point"),
+        (5, "adaptive", "different"),
+    ):
+        name = f"z_loss, top-10 after {minutes} min"
+        assert verdicts[name, other] == verdict
+
+
 def test_every_table_is_shown(made):
     text = "".join(path.read_text("utf-8") for path in made.documents())
     assert {name for _, name, _ in made.MARKED.findall(text)} == set(made.TABLES)
@@ -77,9 +91,7 @@ def test_contrasts_say_what_could_have_been_seen(made):
                 (line,) = (
                     line
                     for line in made.TABLES[name]().splitlines()
-                    if contrast.a in line
-                    and contrast.b in line
-                    and f" {100 * contrast.difference:+.2f} " in line
+                    if line.startswith(f"| {contrast.a} | {contrast.b} |")
                 )
                 cells = [cell.strip() for cell in line.split("|")[3:-1]]
                 seeds, difference, visible, verdict = cells
