@@ -97,8 +97,8 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
 
 def share(row: dict) -> str:
     """The output layer's share of a step, with its range over the rounds."""
-    ends = (NETWORK, f"{NETWORK}, to", f"{NETWORK}, from")
-    return runner.with_range(*(1 - row[end] for end in ends), ".0%")
+    low, high = (1 - row[f"{NETWORK}, {end}"] for end in ("to", "from"))
+    return runner.with_range(1 - row[NETWORK], low, high, ".0%")
 
 
 def page(result: dict) -> list[str]:
