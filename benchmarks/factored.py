@@ -50,9 +50,9 @@ def compare_at(classes: int, rounds: int) -> list[dict]:
 
 def page(result: dict) -> list[str]:
     rows = result["rows"]
-    dense = {row["classes"]: row["seconds"] for row in rows if row["side"] == KERAS}
+    dense = {row["classes"]: row for row in rows if row["side"] == KERAS}
     fewest = {
-        name: min(of_side, key=lambda row: row["classes"])["seconds"]
+        name: min(of_side, key=lambda row: row["classes"])
         for name, of_side in runner.by("side", rows).items()
     }
 
@@ -60,21 +60,23 @@ def page(result: dict) -> list[str]:
         name, seconds, full = row["side"], row["seconds"], dense.get(row["classes"])
         share = seconds + row["refactor_seconds"] / REFACTOR_EVERY
         ours = name != KERAS
+        times = runner.apart(full, row, ".1f") if full and ours else ""
         return {
             "classes": f"{row['classes']:,}",
             "features": row["dim"],
             "side": name,
             "ms a step": f"{1000 * seconds:.2f}",
-            "full softmax to it": f"{full / seconds:.1f}" if full and ours else "",
-            "to itself at the fewest classes": f"{seconds / fewest[name]:.2f}",
+            "full softmax to it": times,
+            "to itself at the fewest classes": runner.apart(row, fewest[name]),
             "with its share of multiplying out": f"{1000 * share:.2f}" if ours else "",
             "memory, MiB": f"{row['bytes'] / MIB:,.0f}",
         }
 
     return [
         "# Losses whose training never meets most classes",
-        f"{BATCH} rows, float32; medians of {result['rounds']}; the peak of memory of "
-        "making and training a layer, its weights included.",
+        f"{BATCH} rows, float32; medians of {result['rounds']} rounds, in brackets "
+        "ratios of extreme rounds; the peak of memory of making and training a layer, "
+        "its weights included.",
         "![Time of a step by the number of classes](factored.png)",
         "Both sides train by plain stochastic gradient descent. `FactoredOutput` "
         f"multiplies its factors out every {REFACTOR_EVERY:,} steps, which is not in "

@@ -103,19 +103,20 @@ def table(rows: Sequence[dict], first: str) -> str:
             **labels,
             "side": row["side"],
             "seconds": f"{row['seconds']:.3f}",
-            "to the first": f"{row['seconds'] / reference:.3f}" if reference else "",
+            "to the first": runner.apart(row, reference, ".3f") if reference else "",
             "memory, MiB": f"{row['bytes'] / MIB:,.0f}",
         }
 
-    firsts = {shape(row): row["seconds"] for row in rows if row["side"] == first}
+    firsts = {shape(row): row for row in rows if row["side"] == first}
     return runner.table(map(cells, rows), "labels", "optimiser", "side")
 
 
 def page(result: dict) -> list[str]:
     parts = [
         "# Losses over many classes",
-        f"{DIM} features, float32; medians of {result['rounds']}; the peak of memory "
-        "of making and training a layer, weights and the optimiser's state included.",
+        f"{DIM} features, float32; medians of {result['rounds']} rounds, in brackets "
+        "ratios of extreme rounds; the peak of memory of making and training a "
+        "layer, weights and the optimiser's state included.",
         "![Time and memory by the number of classes](many_classes.png)",
         "## Exact losses",
         "A training step by SGD; all classes are alike frequent.",

@@ -140,6 +140,22 @@ def ratio(row: dict, name: str, words: str = ".2f") -> str:
     return with_range(row[name], row[f"{name}, from"], row[f"{name}, to"], words)
 
 
+def apart(row: dict, reference: dict, words: str = ".2f") -> str:
+    """How many times as long a side takes as another that was timed at another time.
+
+    Returns:
+        The ratio of the medians and, since their rounds do not go together, the least
+        and the largest ratio of any two of them; of a side to itself, 1.
+    """
+    if row is reference:
+        return format(1, words)
+    low, high = (
+        row[mine] / reference[other]
+        for mine, other in (("fastest", "slowest"), ("slowest", "fastest"))
+    )
+    return with_range(row["seconds"] / reference["seconds"], low, high, words)
+
+
 def with_range(middle: float, low: float, high: float, words: str) -> str:
     """A number with its range in brackets, all three in one format."""
     return f"{middle:{words}} ({low:{words}} to {high:{words}})"

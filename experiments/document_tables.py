@@ -23,7 +23,7 @@ import writeup_table
 from scipy.special import logsumexp
 from scipy.stats import sem, t
 
-from benchmarks.runner import by, ratio, with_range
+from benchmarks.runner import apart, by, ratio
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
 from pipelines.comparison import Comparison, Contrast, Table
@@ -183,25 +183,12 @@ def factored() -> str:
                 "10,000 classes": f"{1000 * few['seconds']:.2f}",
                 "109,031": f"{1000 * some['seconds']:.2f}",
                 "1,000,000": f"{1000 * many['seconds']:.2f}",
-                "1,000,000 to 10,000": times(many, few, ".2f"),
-                "softmax, 109,031": times(dense[0], some, ".0f"),
-                "softmax, 1,000,000": times(dense[1], many, ".0f"),
+                "1,000,000 to 10,000": apart(many, few),
+                "softmax, 109,031": apart(dense[0], some, ".0f"),
+                "softmax, 1,000,000": apart(dense[1], many, ".0f"),
             }
         )
     return markdown.table(rows)
-
-
-def times(row: dict, other: dict, words: str) -> str:
-    """How many times as long one of two sides takes that were timed by themselves.
-
-    In brackets from the fastest of its rounds beside the slowest of the other's to the
-    slowest beside the fastest.
-    """
-    middle = row["seconds"] / other["seconds"]
-    if "fastest" not in row:
-        return format(middle, words)
-    low, high = row["fastest"] / other["slowest"], row["slowest"] / other["fastest"]
-    return with_range(middle, low, high, words)
 
 
 def times_of_layers() -> str:
@@ -228,7 +215,7 @@ def times_of_layers() -> str:
                     "classes": f"{row['classes']:,}",
                     "labels": laws.get(row.get("labels"), "words"),
                     "optimiser": row.get("optimizer", "sgd"),
-                    "dense and softmax take": times(dense, row, ".1f"),
+                    "dense and softmax take": apart(dense, row, ".1f"),
                     "memory, of theirs": f"{row['bytes'] / dense['bytes']:.2f}",
                 }
             )

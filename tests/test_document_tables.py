@@ -53,12 +53,6 @@ def test_a_changed_number_is_noticed(made):
     assert made.renew(changed) == text
 
 
-def test_how_many_times_as_long(made):
-    some = {"seconds": 4.0, "fastest": 3.0, "slowest": 5.0}
-    other = {"seconds": 2.0, "fastest": 1.0, "slowest": 2.5}
-    assert made.times(some, other, ".1f") == "2.0 (1.2 to 5.0)"
-
-
 def test_what_is_said_of_the_next_word_is_what_its_contrasts_show(made):
     lines = made.next_word_contrasts().splitlines()[2:]
     cells = [[cell.strip() for cell in line.split("|")] for line in lines]

@@ -61,6 +61,12 @@ def test_a_ratio_is_taken_within_each_round():
     assert runner.ratio(found, "to it") == "2.50 (2.00 to 3.00)"
 
 
+def test_a_ratio_of_sides_timed_apart_goes_between_their_extreme_rounds():
+    some = {"seconds": 4.0, "fastest": 3.0, "slowest": 5.0}
+    other = {"seconds": 2.0, "fastest": 1.0, "slowest": 2.5}
+    assert runner.apart(some, other, ".1f") == "2.0 (1.2 to 5.0)"
+
+
 def test_times_are_taken_in_turn():
     order = []
     calls = {"one": lambda: order.append(1), "two": lambda: order.append(2)}
