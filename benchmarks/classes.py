@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import measure, plots, runner
 from kerasoft import heads, losses
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 
 REFERENCE = "softmax"

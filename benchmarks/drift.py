@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import plots, runner
 from pipelines.plots import COLOURS
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 import keras  # isort: skip
 

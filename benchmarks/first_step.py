@@ -18,13 +18,15 @@ def done(stage: str):
     stages[stage], last = now - last, now
 
 
-import pipelines  # noqa: E402, F401  (imports TensorFlow)
+from pipelines.quiet import import_tensorflow  # noqa: E402
+
+import_tensorflow()
 
 done("import TensorFlow")
 import keras  # noqa: E402
 
 done("import Keras")
-from pipelines import batching, train  # noqa: E402
+from pipelines import batching, training  # noqa: E402
 from pipelines.config import Config  # noqa: E402
 
 done("import the rest")
@@ -40,10 +42,10 @@ class Steps(keras.callbacks.Callback):
 def main(spawned: str, options: str):
     stages["start Python"] = entered - float(spawned)
     config = Config(**json.loads(options))
-    dataset = train.load_data(config)
+    dataset = training.load_data(config)
     done("load the data")
     keras.utils.set_random_seed(config.seed)
-    model = train.build(config, dataset, train.dtype_policy(config.precision))
+    model = training.build(config, dataset, training.dtype_policy(config.precision))
     done("build the model")
     classes = len(dataset.class_names)
     model.fit(

@@ -20,7 +20,7 @@ from benchmarks import measure, plots, runner
 from benchmarks.sides import Calls, repeated, side
 from kerasoft import heads
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 import keras  # isort: skip
 

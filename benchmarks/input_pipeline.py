@@ -23,7 +23,7 @@ from pipelines import batching
 from pipelines.config import Config
 from pipelines.plots import COLOURS
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 import keras  # isort: skip
 

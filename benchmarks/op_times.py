@@ -22,7 +22,7 @@ from benchmarks import plots, runner, serving, train_step
 from benchmarks.sides import Calls, written
 from pipelines.plots import COLOURS
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 
 KINDS = {  # of ops, by their names in TensorFlow, PyTorch and ONNX Runtime

@@ -19,9 +19,10 @@ from benchmarks import measure, plots, runner
 from benchmarks.many_classes import MIB
 from benchmarks.sides import Calls, written
 from benchmarks.train_step import steps_of
-from pipelines import datasets, train
+from pipelines import datasets
 from pipelines.config import Config
 from pipelines.datasets.glyphs import CHARACTERS, radicals_of
+from pipelines.training import dtype_policy
 
 MAKER = "benchmarks.output_share:training"
 ALONE = "two classes"  # the network, with next to nothing at its end
@@ -62,7 +63,7 @@ def training(batch: int, classes: int, **options) -> Calls:
         checksum="",
     )
     config = Config(**{"dataset": "glyphs", "batch_size": batch, **options})
-    return steps_of(config, loaded, train.dtype_policy("auto"))
+    return steps_of(config, loaded, dtype_policy("auto"))
 
 
 def compare(classes: int, width: int, batch: int, steps: int, rounds: int):

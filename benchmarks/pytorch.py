@@ -20,8 +20,9 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from benchmarks import measure
 from benchmarks.sides import Calls, repeated
-from pipelines import batching, optimizers, train
+from pipelines import batching, optimizers
 from pipelines.config import Config
+from pipelines.training import dtype_policy, load_data
 
 
 class Block(nn.Module):
@@ -232,12 +233,12 @@ def speedrun(config: dict) -> Callable[[str], None]:
     from benchmarks.speedrun import keep
 
     recipe = Config(**config)
-    read = train.load_data(recipe)
+    read = load_data(recipe)
     (images, labels), validation, test = (
         (torch.tensor(split.images), torch.tensor(split.labels).long())
         for split in (read.train, read.validation, read.test)
     )
-    half = train.dtype_policy(recipe.precision) == "mixed_bfloat16"
+    half = dtype_policy(recipe.precision) == "mixed_bfloat16"
 
     def trained(out: str):
         started = time.perf_counter()

@@ -20,7 +20,7 @@ from pipelines.commands import command as ending
 from pipelines.markdown import table as table
 from pipelines.options import parse
 from pipelines.provenance import provenance
-from pipelines.run import all_cores
+from pipelines.running import all_cores
 
 
 def command(

@@ -18,7 +18,7 @@ from benchmarks import measure, plots, runner
 from benchmarks.sides import side
 from pipelines import saved_model
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 import kerasoft  # isort: skip
 

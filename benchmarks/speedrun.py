@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks import plots, runner
 from benchmarks.sides import written
-from pipelines import batching, run, run_folder, train
+from pipelines import batching, run_folder, running, training
 from pipelines.config import Config
 from pipelines.plots import COLOURS
 
@@ -41,16 +41,16 @@ def ours(config: dict) -> Callable[[str], None]:
         accuracy, and the history.
     """
     read = Config(**config)
-    dataset = train.load_data(read)
+    dataset = training.load_data(read)
 
     def trained(out: str):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder) / run_folder.EXTRA
             started = time.perf_counter()
-            model, _ = train.fit(read, dataset, work, verbose=0)
+            model, _ = training.fit(read, dataset, work, verbose=0)
             seconds = time.perf_counter() - started
             history = run_folder.read_history(Path(folder))
-        served = train.serving_copy(read, dataset, model)
+        served = training.serving_copy(read, dataset, model)
         classes = len(dataset.class_names)
         _, accuracy = served.evaluate(
             batching.batches(dataset.test, classes), verbose=0
@@ -145,7 +145,7 @@ def measured(
         beside: How many runs PyTorch trains too, each next to ours.
         experiment: The file of the runs.
     """
-    configs = [planned.config for planned in run.read(experiment).runs]
+    configs = [planned.config for planned in running.read(experiment).runs]
     found = []
     for number, config in enumerate(configs):
         for name, maker in SIDES.items():

@@ -9,16 +9,17 @@ process of its own and in turn, and writes results/benchmarks/train_step.*. Need
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from benchmarks import measure, plots, runner
 from benchmarks.sides import Calls, repeated
-from pipelines import batching, datasets, train
+from pipelines import batching, datasets, optimizers
 from pipelines.config import Config
+from pipelines.training import build
 
-# TensorFlow after pipelines, which keeps it quiet.
+# TensorFlow after pipelines, which sets it up.
 import tensorflow as tf  # isort: skip
 import keras  # isort: skip
 import kerasoft.backbones.resnet  # isort: skip
@@ -53,12 +54,7 @@ def training(
         **options: Others of a config.
     """
     if plain:
-        own = {
-            kerasoft.backbones.resnet: keras.layers.BatchNormalization,
-            train: keras.optimizers.SGD,
-        }
-        for module, part in own.items():
-            setattr(module, part.__name__, part)
+        use_keras_own()
     split = measure.pixels(measure.IMAGES)
     names = [str(i) for i in range(100)]
     config = Config(
@@ -72,6 +68,14 @@ def training(
     return steps_of(config, loaded, precision, feed)
 
 
+def use_keras_own(put: Callable = setattr):
+    """Puts Keras's own layer and optimiser where kerasoft's are used."""
+    put(
+        kerasoft.backbones.resnet, "BatchNormalization", keras.layers.BatchNormalization
+    )
+    put(optimizers, "SGD", keras.optimizers.SGD)
+
+
 def steps_of(
     config: Config, loaded: datasets.Data, policy: str, feed: str = "one batch"
 ) -> Calls:
@@ -83,7 +87,7 @@ def steps_of(
         policy: The dtype policy.
         feed: `one batch`, again and again, or `the pipeline`.
     """
-    model = train.build(config, loaded, policy)
+    model = build(config, loaded, policy)
     targets = None if config.output else len(loaded.class_names)
     batches = batching.training_batches(loaded.train, targets, config)
     if feed == "one batch":

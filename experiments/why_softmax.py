@@ -19,7 +19,7 @@ import jsonargparse
 import matplotlib.figure
 import numpy as np
 
-from pipelines import batching, datasets, draw_png, train
+from pipelines import batching, datasets, draw_png, training
 from pipelines.commands import command
 from pipelines.config import Config
 from pipelines.options import parse
@@ -168,12 +168,12 @@ def over_training(epochs: int) -> dict:
     """Trains each of `TRAINED` for some epochs, and measures its gradient."""
     curves = {}
     common = {"dataset": datasets.resolve(Config().dataset), "epochs": epochs}
-    dataset = train.load_data(Config(**common))
+    dataset = training.load_data(Config(**common))
     for title, options in TRAINED.items():
         config = Config(**options, **common)
         keras.utils.set_random_seed(config.seed)
         tf.config.experimental.enable_op_determinism()
-        model = train.build(config, dataset, train.dtype_policy(config.precision))
+        model = training.build(config, dataset, training.dtype_policy(config.precision))
         head = heads.get(config.head)
         probe = GradientNorm(
             loss_of(head, LOSSES[str(config.loss)]),

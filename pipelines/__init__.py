@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 
 if sys.argv[:1] == ["-m"]:
     # A command is being started: Ctrl-C ends it at once, without a traceback, until
@@ -21,28 +20,3 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 if sys.stderr is None:  # it is closed: the next file opened would take its place
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _import_tensorflow() -> None:
-    """Imports TensorFlow without the lines that its C++ code greets with.
-
-    They come before TensorFlow reads any setting of its log level, and would bury the
-    one line that a command has to say. They are shown if the import fails.
-    """
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as greeting:
-        os.dup2(greeting.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
-        except BaseException:
-            greeting.seek(0)
-            os.write(stderr, greeting.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
-_import_tensorflow()

@@ -15,9 +15,6 @@ from typing import NoReturn
 from pipelines.errors import InputError, brief, one_line
 from pipelines.publishing import named
 
-# TensorFlow after pipelines, which keeps it quiet.
-import tensorflow as tf  # isort: skip
-
 WAYS_OUT = {
     errno.ENOSPC: "make room there, or choose another place",
     errno.EDQUOT: "make room there, or choose another place",
@@ -90,12 +87,15 @@ def _run(main: Callable, argv: Sequence[str] | None) -> int | None:
         return _say(one_line(error), REFUSED)
     except FloatingPointError as error:
         return _say(brief(error, 500), LOST)
-    except tf.errors.OpError as error:
-        return _say(of_tensorflow(error), LOST)
     except OSError as error:
         if error.filename == OUTPUT:
             _forget_output()
         return _say(of_system(error), LOST)
+    except Exception as error:
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow and isinstance(error, tensorflow.errors.OpError):
+            return _say(of_tensorflow(error), LOST)
+        raise
     return status
 
 
@@ -113,7 +113,7 @@ def of_system(error: OSError) -> str:
     return f"{words}; {way_out}." if way_out else f"{words}."
 
 
-def of_tensorflow(error: tf.errors.OpError) -> str:
+def of_tensorflow(error: Exception) -> str:
     """An error of TensorFlow in words, with the way out of one of the file system."""
     words = brief(re.sub(r"{{\w+ .*?}} ", "", str(error)), 500)
     for number, way_out in WAYS_OUT.items():

@@ -10,10 +10,8 @@ from typing import Literal
 
 import yaml
 
-from kerasoft import backbones, heads
-from pipelines import datasets, losses, outputs
 from pipelines.errors import InputError
-from pipelines.losses import Switch
+from pipelines.quiet import import_tensorflow
 from pipelines.typed_json import record
 
 MAX_INTEGER = 2**31
@@ -51,6 +49,24 @@ class Annealing:
             and (falls or self.kind != "jang")
             and 1 <= self.update_every < MAX_INTEGER
         )
+
+
+@record
+class Switch:
+    """One loss, and from an epoch on another.
+
+    Attributes:
+        first: The name of the loss of the first epochs.
+        then: The name of the loss after them.
+        after: How many epochs have the first loss.
+    """
+
+    first: str
+    then: str
+    after: int
+
+    def __str__(self) -> str:
+        return f"{self.first} for {self.after} epochs, then {self.then}"
 
 
 @record
@@ -155,7 +171,7 @@ class Config:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, str):
-                self._require(
+                self.require(
                     len(value) <= MAX_TEXT
                     and not re.search(r"[\0\ud800-\udfff]", value),
                     field.name,
@@ -163,7 +179,7 @@ class Config:
                 )
             if isinstance(value, int | float):
                 most = math.inf if isinstance(value, float) else MAX_INTEGER
-                self._require(
+                self.require(
                     abs(value) < most,
                     field.name,
                     "must be finite, if whole below 2**31",
@@ -172,65 +188,41 @@ class Config:
             for name, value in USUAL.items():
                 if getattr(self, name) is None:
                     object.__setattr__(self, name, value)
-        try:
-            # Without making the head, which would draw from the random generators.
-            heads.takes(self.head, "temperature")
-        except ValueError as error:
-            raise InputError(f"head: {error}") from error
-        self._require(
-            heads.takes(self.head, "temperature") or self.temperature is None,
-            "temperature",
-            f"belongs to the Gumbel heads; the head {self.head} has none",
-        )
-        self._require(
-            heads.takes(self.head, "noise") or self.noise == "training",
-            "noise",
-            f"belongs to the Gumbel heads; the head {self.head} has none",
-        )
         if isinstance(self.temperature, float | int):
-            self._require(
+            self.require(
                 self.temperature != 0,
                 "temperature",
                 "must be finite and not 0, because the logits are divided by it",
             )
         if isinstance(self.temperature, Annealing):
-            self._require(
+            self.require(
                 self.temperature.possible,
                 "temperature",
                 "must anneal between two finite numbers of one sign, neither 0 (for "
                 "jang, downwards and above 0), with update_every at least 1",
             )
-        self._require(
-            not self.hard or heads.takes(self.head, "hard"),
-            "hard",
-            "belongs to gumbel_softmax: the logarithm of a one-hot is not finite",
+        self.require(
+            self.epsilon is None or self.epsilon > 0, "epsilon", "must be above 0"
         )
-        if self.epsilon is not None:
-            self._require(
-                heads.takes(self.head, "epsilon"),
-                "epsilon",
-                f"belongs to spherical_softmax; the head {self.head} has none",
+        if isinstance(self.loss, Switch):
+            self.require(
+                1 <= self.loss.after < self.epochs,
+                "loss",
+                f"must change after at least 1 of the {self.epochs} epochs, and before "
+                "their end",
             )
-            self._require(self.epsilon > 0, "epsilon", "must be above 0")
-        self._check_loss()
-        if self.output is not None:
-            self._check_output(self.output)
-        if self.dataset != "auto":
-            datasets.find(self.dataset)
-        if ":" not in self.backbone:
-            self.check_backbone()
-        self._require(
+        self.require(
             self.classes is None or self.classes >= 2, "classes", "must be at least 2"
         )
-        self._require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
+        self.require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         for name in ("width", "epochs", "steps_per_execution"):
-            self._require(getattr(self, name) >= 1, name, "must be at least 1")
-        self._require(
+            self.require(getattr(self, name) >= 1, name, "must be at least 1")
+        self.require(
             self.batch_size is None or self.batch_size >= 1,
             "batch_size",
             "must be at least 1",
         )
-        self._require(
+        self.require(
             self.steps_per_epoch is None
             or (
                 self.steps_per_epoch >= 1
@@ -240,88 +232,36 @@ class Config:
             f"must be at least 1, and a multiple of steps_per_execution "
             f"({self.steps_per_execution})",
         )
-        self._require(
+        self.require(
             self.learning_rate is None or self.learning_rate > 0,
             "learning_rate",
             "must be above 0",
         )
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
-            self._require(getattr(self, name) >= 0, name, "must not be negative")
-        self._require(self.padding < 16, "padding", "must be below 16 pixels")
+            self.require(getattr(self, name) >= 0, name, "must not be negative")
+        self.require(self.padding < 16, "padding", "must be below 16 pixels")
         for name in ("dropblock", "label_smoothing", "label_noise"):
-            self._require(
+            self.require(
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"
             )
-        self._require(self.seed >= 0, "seed", "must be at least 0 and below 2**31")
+        self.require(self.seed >= 0, "seed", "must be at least 0 and below 2**31")
+        # After what can be told at once.
+        import_tensorflow()
+        from pipelines import checks
 
-    def _check_loss(self):
-        names = [self.loss]
-        if isinstance(self.loss, Switch):
-            names = [self.loss.first, self.loss.then]
-            self._require(
-                1 <= self.loss.after < self.epochs,
-                "loss",
-                f"must change after at least 1 of the {self.epochs} epochs, and before "
-                "their end",
-            )
-        for name in names:
-            try:
-                losses.find(str(name))
-            except InputError as error:
-                raise InputError(f"loss: {error}") from error
-
-    def _check_output(self, name: str):
-        try:
-            output, _ = outputs.find(name)
-        except InputError as error:
-            raise InputError(f"output: {error}") from error
-        possible = outputs.possible_heads(output)
-        self._require(
-            self.head in possible,
-            "head",
-            f"must be one of {', '.join(possible)} with the output {name}",
-        )
-        has_own = f"cannot be set with the output {name}, which has its own loss"
-        self._require(self.loss == "matched", "loss", has_own)
-        self._require(not self.mixup, "mixup", has_own)
-        self._require(not self.hard, "hard", has_own)
-        self._require(
-            self.temperature != "learned",
-            "temperature",
-            f"cannot be learned with the output {name}",
-        )
-        self._require(
-            output.smooths or not self.label_smoothing, "label_smoothing", has_own
-        )
-        self._require(
-            self.strategy == "single", "strategy", f"must be single with {name}"
-        )
-
-    def check_backbone(self) -> None:
-        """Finds the backbone, and whether it drops blocks if it is to.
-
-        One of a module of the user's is only looked for where it will be trained: what
-        it was trained to is read and judged without it.
-
-        Raises:
-            InputError: If it is not found, or has no DropBlock.
-        """
-        try:
-            drops = backbones.takes(self.backbone, "dropblock")
-        except ValueError as error:
-            raise InputError(f"backbone: {error}") from error
-        self._require(
-            not self.dropblock or drops,
-            "dropblock",
-            f"belongs to the backbone resnet12; {self.backbone} has none",
-        )
+        checks.check(self)
 
     @property
     def defaults(self) -> Config:
         """The config of the data set in which nothing else is given."""
         return Config(dataset=self.dataset)
 
-    def _require(self, holds: bool, name: str, rule: str):
+    def require(self, holds: bool, name: str, rule: str):
+        """Refuses the value of a field that does not keep its rule.
+
+        Raises:
+            InputError: If it does not.
+        """
         if not holds:
             raise InputError(f"{name} {rule}. Received: {getattr(self, name)}")
 

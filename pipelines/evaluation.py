@@ -1,4 +1,4 @@
-"""Compares runs: `python -m pipelines.evaluate saved_models/*`.
+"""Compares runs.
 
 Runs are judged through their SavedModels' signatures alone. Only runs on the same
 test images with the same labels share a table.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shlex
 import statistics
 import sys
 import time
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jsonargparse
 import numpy as np
 import tensorflow as tf
 from scipy.sparse import csr_array
@@ -25,15 +23,14 @@ from scipy.sparse import csr_array
 from pipelines import (
     between_runs,
     datasets,
+    files,
     judging,
     metrics,
     publishing,
-    report,
     robustness,
     run_folder,
     saved_model,
 )
-from pipelines.commands import command
 from pipelines.comparison import (
     FORMAT,
     Comparison,
@@ -51,7 +48,6 @@ from pipelines.config import Config
 from pipelines.datasets import Split
 from pipelines.errors import InputError
 from pipelines.keeping import keep
-from pipelines.options import parse
 from pipelines.pixels import rgb
 from pipelines.provenance import provenance
 from pipelines.run_folder import Run
@@ -91,7 +87,7 @@ def evaluate(
             `out` is a file.
     """
     out = out.resolve()
-    report.check_place(out)
+    files.check_place(out)
     found = run_folder.find(paths)
     wanted = Wanted(reported or {}, timings, probabilities, shift, ood)
     with publishing.claim(out):
@@ -113,8 +109,8 @@ def evaluate(
         )
         new = publishing.start(out)
         keep(results, new)
-        report.write(results, new)
-        report.publish(out)
+        files.write(results, new)
+        files.publish(out)
     return results
 
 
@@ -303,52 +299,3 @@ def save(folder: Path, name: str, answer: judging.Answer, labels: np.ndarray):
     path.parent.mkdir(parents=True, exist_ok=True)
     with publishing.named(str(path)):
         np.savez_compressed(path, labels=labels, **answer._asdict())
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.evaluate",
-        description="Compares runs, as JSON, CSV, Markdown, PNG and one HTML page.",
-        exit_on_error=False,
-    )
-    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs.")
-    parser.add_argument(
-        "--out", type=Path, default="results/comparison", help="The folder to write."
-    )
-    parser.add_argument(
-        "--timings", type=bool, default=True, help="Measure latency and throughput."
-    )
-    parser.add_argument(
-        "--probabilities",
-        type=Path | None,
-        help="A folder for each run's probabilities on the test images.",
-    )
-    parser.add_argument(
-        "--shift",
-        action="store_true",
-        help="Judge the runs on corrupted test images too: 40 times as many.",
-    )
-    parser.add_argument(
-        "--ood",
-        type=str | None,
-        help="A data set whose images the runs should be less sure of.",
-    )
-    given = parse(parser, argv)
-    asked = ["--shift"] * given.shift + ["--ood", given.ood] * bool(given.ood)
-    evaluate(
-        given.runs,
-        given.out,
-        timings=given.timings,
-        probabilities=given.probabilities,
-        made_by="python -m pipelines.evaluate "
-        + shlex.join([*map(str, given.runs), *asked]),
-        shift=given.shift,
-        ood=given.ood,
-    )
-    print(f"next: open {given.out / 'comparison.html'} in a browser")
-    return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines import datasets, plain_yaml
+from pipelines import checks, datasets, plain_yaml
 from pipelines.between_runs import MARGIN
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
@@ -91,7 +91,7 @@ def read(path: Path) -> Experiment:
                 raise InputError("an option has a list without values.")
             for fields in combinations(entry):
                 config = config_of(parse(options, fields))
-                config.check_backbone()
+                checks.check_backbone(config)
                 config = dataclasses.replace(config, dataset=resolve(config.dataset))
                 known = planned.get(config, Planned(config, None))
                 planned[config] = Planned(config, known.reported or figures)

@@ -1,6 +1,6 @@
-"""A comparison as files: `python -m pipelines.report results/NAME` makes them again.
+"""A comparison as files: CSV, Markdown, PNG and one self-contained page.
 
-Of what `keeping` reads, CSV, Markdown, PNG and one self-contained page are made.
+They are made of what `keeping` reads.
 """
 
 from __future__ import annotations
@@ -12,11 +12,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jsonargparse
-
 from pipelines import (
     draw_png,
-    experiment,
     merging,
     metrics,
     page,
@@ -26,12 +23,10 @@ from pipelines import (
     tables,
     wording,
 )
-from pipelines.commands import command
 from pipelines.comparison import Results, Row, Table
 from pipelines.errors import InputError
 from pipelines.experiment import Experiment
 from pipelines.keeping import DAMAGE, keep, read
-from pipelines.options import parse
 from pipelines.tables import Cell, Section
 
 SHOWN_CURVES = ("val_accuracy", "val_classes_predicted")  # in Markdown
@@ -256,39 +251,3 @@ def merge(folders: Sequence[Path], out: Path, described: Experiment | None):
         keep(results, new)
         write(results, new)
         publish(out)
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.report",
-        description="Makes a comparison's CSV, Markdown, PNG and page again, or one "
-        "comparison of several.",
-        exit_on_error=False,
-    )
-    parser.add_argument("folders", type=Path, nargs="+", help="Folders of results/.")
-    parser.add_argument(
-        "--out", type=Path | None, help="The folder to write one comparison of all to."
-    )
-    parser.add_argument(
-        "--experiment",
-        type=Path | None,
-        help="A file of experiments/ with the contrasts and the margin of the whole; "
-        "if none, they are those of the parts.",
-    )
-    given = parse(parser, argv)
-    folders = [folder.resolve() for folder in given.folders]
-    if given.out is None and (len(folders) > 1 or given.experiment):
-        raise InputError("--out must name the folder for one comparison of all.")
-    if given.out is None:
-        remake(folders[0])
-    else:
-        described = given.experiment and experiment.read(given.experiment)
-        merge(folders, given.out.resolve(), described)
-    print(f"next: open {(given.out or given.folders[0]) / 'comparison.html'} in a "
-          "browser")  # fmt: skip
-    return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -14,8 +14,8 @@ import keras
 
 from kerasoft import losses
 from kerasoft.heads import Head
+from pipelines.config import Switch
 from pipelines.errors import InputError
-from pipelines.typed_json import record
 
 
 class Loss(NamedTuple):
@@ -52,24 +52,6 @@ LOSSES = {
     "as_logits": Loss(_of_scaled, usual=1.0),
     "generalized": Loss(_generalized, usual=0.7, most=1.0),
 }
-
-
-@record
-class Switch:
-    """One loss, and from an epoch on another.
-
-    Attributes:
-        first: The name of the loss of the first epochs.
-        then: The name of the loss after them.
-        after: How many epochs have the first loss.
-    """
-
-    first: str
-    then: str
-    after: int
-
-    def __str__(self) -> str:
-        return f"{self.first} for {self.after} epochs, then {self.then}"
 
 
 def find(name: str) -> tuple[Loss, float]:

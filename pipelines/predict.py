@@ -9,29 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
-import numpy as np
-import tensorflow as tf
 
-from pipelines import saved_model
 from pipelines.commands import command
 from pipelines.errors import InputError, brief
 from pipelines.options import parse
-from pipelines.pixels import read_image
-
-TOP = 5
-
-
-def predict(serve, names: list[str], image: np.ndarray) -> list[dict]:
-    """The most probable classes of an image, best first.
-
-    Args:
-        serve: A run's serving function, from `saved_model.load`.
-        names: The names of the classes.
-        image: RGB pixels, uint8 of shape `(height, width, 3)`.
-    """
-    probabilities = serve(images=tf.constant(image[None]))["probabilities"][0].numpy()
-    best = np.argsort(-probabilities, kind="stable")[:TOP]
-    return [{"class": names[i], "probability": float(probabilities[i])} for i in best]
+from pipelines.quiet import import_tensorflow
 
 
 @command
@@ -45,13 +27,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("images", type=str, nargs="+", help="Image files.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = parse(parser, argv)
+    import_tensorflow()
+    from pipelines import saved_model
+    from pipelines.pixels import read_image
+
     serve, names = saved_model.load(given.run)
     answers, status = {}, 0
     for path in map(Path, given.images):
         try:
             with warnings.catch_warnings(action="ignore"):
                 image = read_image(path)
-            answers[str(path)] = predict(serve, names, image)
+            answers[str(path)] = saved_model.likeliest(serve, names, image)
         except InputError as error:
             print(f"{brief(path, 300)}: {error}", file=sys.stderr)
             status = 1

@@ -1,4 +1,4 @@
-"""Runs an experiment: `python -m pipelines.run experiments/NAME.yaml`.
+"""Trains the runs of an experiment and compares them.
 
 `pipelines.experiment` says what the file holds.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import signal
 import statistics
 import subprocess
 import sys
@@ -18,14 +17,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import jsonargparse
-
-from pipelines import evaluate, publishing, run_folder
-from pipelines.commands import command
+from pipelines import evaluation, publishing, run_folder
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.experiment import read
-from pipelines.options import parse
 
 TRAIN = (sys.executable, "-m", "pipelines.train")
 
@@ -232,7 +227,7 @@ def run(
         if one.config.run_name not in failures
     }
     if ended:
-        evaluate.evaluate(
+        evaluation.evaluate(
             [saved_models / name for name in ended],
             out,
             {name: reported for name, reported in ended.items() if reported},
@@ -241,46 +236,3 @@ def run(
             margin=described.margin,
         )
     return failures, bool(ended)
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    options = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.run",
-        description="Trains every run of an experiment and compares them.",
-        exit_on_error=False,
-    )
-    options.add_argument("experiment", type=Path, help="A file of experiments/.")
-    options.add_argument(
-        "--saved_models", type=Path, default="saved_models", help="Where runs are kept."
-    )
-    options.add_argument(
-        "--out", type=Path | None, help="The comparison's folder, results/NAME if none."
-    )
-    options.add_argument(
-        "--jobs",
-        type=int,
-        default=1,
-        help="How many runs to train at once, each on its share of the cores.",
-    )
-    options.add_argument(
-        "--dry-run", action="store_true", help="Print the plan, and do nothing."
-    )
-    given = parse(options, argv)
-    if given.dry_run:
-        configs = [one.config for one in read(given.experiment).runs]
-        print(plan(configs, given.saved_models))
-        return 0
-    # As Ctrl-C does, so that the trainer ends with this process.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    out = given.out or Path("results") / given.experiment.stem
-    failures, compared = run(given.experiment, given.saved_models, out, given.jobs)
-    for name, reason in failures.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
-    if compared:
-        print(f"next: open {out / 'comparison.html'} in a browser")
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -141,6 +141,19 @@ def ask(serve: Callable, images: np.ndarray, *names: str) -> list[np.ndarray]:
     return [found[name] for name in names]
 
 
+def likeliest(serve: Callable, names: Sequence[str], image: np.ndarray) -> list[dict]:
+    """The five most probable classes of an image, best first.
+
+    Args:
+        serve: From a batch of `images` to a dictionary of tensors, as `load` gives it.
+        names: The names of the classes.
+        image: RGB pixels, uint8 of shape `(height, width, 3)`.
+    """
+    probabilities = serve(images=tf.constant(image[None]))["probabilities"][0].numpy()
+    best = np.argsort(-probabilities, kind="stable")[:5]
+    return [{"class": names[i], "probability": float(probabilities[i])} for i in best]
+
+
 def in_batches(images: np.ndarray) -> Iterator[tuple[int, tf.Tensor]]:
     """Images in three channels, batch by batch, each with the number of its first."""
     for start in range(0, len(images), BATCH):

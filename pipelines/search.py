@@ -1,4 +1,4 @@
-"""What a search for a temperature varies, and by which algorithm of Keras Tuner."""
+"""The typed description of a search for a temperature."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import keras_tuner
-
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
-from pipelines.metrics import METRICS
-
-LEARNING_RATES = (0.02, 1.0)
-TRIALS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +36,8 @@ class Search:
     both_signs: bool = False
 
     def __post_init__(self):
+        from pipelines.metrics import METRICS  # takes a second to import
+
         if self.objective not in METRICS:
             raise InputError(
                 f"objective must be one of {', '.join(METRICS)}. "
@@ -61,28 +57,6 @@ class Search:
             raise InputError(f"trials must be at least 1. Received: {self.trials}")
 
 
-def space(search: Search) -> keras_tuner.HyperParameters:
-    """What the trials of a search may vary."""
-    values = keras_tuner.HyperParameters()
-    size = {
-        "min_value": search.lowest,
-        "max_value": search.highest,
-        "sampling": "log",
-    }
-    if search.search == "schedule":
-        # jang is exponential in steps: nothing that a search would tell apart.
-        values.Choice("kind", ["linear", "exponential", "cosine"])
-        values.Float("start", **size)
-        values.Float("end", **size)
-    else:
-        values.Float("temperature", **size)
-    if search.both_signs:
-        values.Choice("sign", [1, -1])
-    if search.search == "learning_rate":
-        values.Float("learning_rate", *LEARNING_RATES, sampling="log")
-    return values
-
-
 def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:
     """The run that a trial's values describe."""
     sign = values.get("sign", 1)
@@ -97,26 +71,3 @@ def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:
         learning_rate=values.get("learning_rate", base.learning_rate),
         epochs=values.get("tuner/epochs", base.epochs),  # Hyperband's
     )
-
-
-def oracle_of(search: Search, base: Config) -> keras_tuner.Oracle:
-    """Keras Tuner's algorithm, set up for a search."""
-    options: dict[str, Any] = {
-        "objective": keras_tuner.Objective(
-            search.objective, METRICS[search.objective].best
-        ),
-        "hyperparameters": space(search),
-        "seed": base.seed + 1,  # it takes 0 for no seed
-    }
-    trials = search.trials or TRIALS
-    match search.algorithm:
-        case "random":
-            return keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **options)
-        case "bayesian":
-            return keras_tuner.oracles.BayesianOptimizationOracle(
-                max_trials=trials, **options
-            )
-        case "hyperband":
-            return keras_tuner.oracles.HyperbandOracle(
-                max_epochs=base.epochs, **options
-            )

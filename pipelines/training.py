@@ -1,4 +1,4 @@
-"""Trains one run: `python -m pipelines.train --head log_softmax`."""
+"""Trains one run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from kerasoft.output_layers import Classifier, OutputLayer
 from kerasoft.schedules import FlooredExponentialDecay
 from pipelines import (
     batching,
+    checks,
     datasets,
     losses,
     outputs,
@@ -32,12 +32,10 @@ from pipelines import (
     typed_json,
 )
 from pipelines.classes_predicted import ClassesPredicted
-from pipelines.commands import command
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError, one_line
 from pipelines.metrics import classification
 from pipelines.optimizers import learning_rate, make_optimizer
-from pipelines.options import config_of, parse, parser
 from pipelines.progress import Progress, last_loss, trim
 from pipelines.provenance import provenance
 
@@ -68,7 +66,7 @@ def train(
         InputError: If the run is there already, or its data cannot serve.
         FloatingPointError: If the loss is not finite.
     """
-    config.check_backbone()
+    checks.check_backbone(config)
     config = dataclasses.replace(config, dataset=datasets.resolve(config.dataset))
     path = saved_models / config.run_name
     if publishing.tidy(path) and resume:
@@ -351,30 +349,3 @@ def serving_copy(
 
 def _plain(value):
     return value if isinstance(value, bool | int | float | str) else str(value)
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser("train", "Trains one run and leaves it as a SavedModel.")
-    options.add_argument(
-        "--saved_models", type=Path, default="saved_models", help="Where runs are kept."
-    )
-    options.add_argument(
-        "--resume", action="store_true", help="Go on with the run, if it was stopped."
-    )
-    options.add_argument(
-        "--overwrite", action="store_true", help="Replace the run, if it is there."
-    )
-    given = parse(options, argv)
-    path = train(config_of(given), given.saved_models, given.resume, given.overwrite)
-    record = run_folder.read_record(path)
-    print(
-        f"test ({record.dataset.test:,} images): "
-        + ", ".join(f"{name} {value:.4f}" for name, value in record.metrics.items())
-    )
-    print(f"next: python -m pipelines.predict {path} IMAGE...")
-    return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Searches the temperature: `python -m pipelines.tune --head log_gumbel_softmax`.
+"""Searches the temperature by Keras Tuner.
 
 A trial is a run of `pipelines.train`, judged on the validation images at its last
 epoch; the test images are not looked at. Keras Tuner proposes the trials and keeps
@@ -14,14 +14,14 @@ import json
 import math
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
 import numpy as np
+import tensorflow as tf
 import yaml
 
 from pipelines import (
@@ -31,22 +31,18 @@ from pipelines import (
     publishing,
     run_folder,
     saved_model,
-    train,
+    training,
     trials,
 )
-from pipelines.commands import command
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
-from pipelines.options import config_of, parse, parser
-from pipelines.search import Search, config_of_trial, oracle_of
+from pipelines.search import Search, config_of_trial
 from pipelines.typed_json import write_text
 
-# TensorFlow after pipelines, which keeps it quiet.
-import tensorflow as tf  # isort: skip
-
 CHIEF = "chief"
-EPOCHS = 3
+LEARNING_RATES = (0.02, 1.0)
+TRIALS = 8
 
 
 class Tuner(keras_tuner.Tuner):
@@ -70,12 +66,12 @@ class Tuner(keras_tuner.Tuner):
         if known.exists() and known.read_bytes() != config.to_yaml().encode():
             shutil.rmtree(work)
         try:
-            model, _ = train.fit(config, self.data, work, verbose)
+            model, _ = training.fit(config, self.data, work, verbose)
         except FloatingPointError:
             return dict.fromkeys(METRICS, math.nan)  # which fails the trial
         except (OSError, tf.errors.OpError) as error:
             raise keras_tuner.errors.FatalError from error  # which ends the search
-        model = train.serving_copy(config, self.data, model)
+        model = training.serving_copy(config, self.data, model)
         found = judge(model, self.data)
         (work / run_folder.STATE).unlink(missing_ok=True)
         return found
@@ -127,7 +123,7 @@ def tune(
     """
     described = dataclasses.asdict(search) | dataclasses.asdict(base)
     del described["trials"]  # more may be asked for
-    dataset = None if role() == CHIEF else train.load_data(base)
+    dataset = None if role() == CHIEF else training.load_data(base)
     if dataset:
         check(base, search, dataset)
     with publishing.claim(folder, role()), contextlib.ExitStack() as stack:
@@ -160,6 +156,51 @@ def tune(
         if role() in ("", CHIEF):
             return trials.report(trials_of(tuner), base, search, folder, epochs)
     return None
+
+
+def space(search: Search) -> keras_tuner.HyperParameters:
+    """What the trials of a search may vary."""
+    values = keras_tuner.HyperParameters()
+    size = {
+        "min_value": search.lowest,
+        "max_value": search.highest,
+        "sampling": "log",
+    }
+    if search.search == "schedule":
+        # jang is exponential in steps: nothing that a search would tell apart.
+        values.Choice("kind", ["linear", "exponential", "cosine"])
+        values.Float("start", **size)
+        values.Float("end", **size)
+    else:
+        values.Float("temperature", **size)
+    if search.both_signs:
+        values.Choice("sign", [1, -1])
+    if search.search == "learning_rate":
+        values.Float("learning_rate", *LEARNING_RATES, sampling="log")
+    return values
+
+
+def oracle_of(search: Search, base: Config) -> keras_tuner.Oracle:
+    """Keras Tuner's algorithm, set up for a search."""
+    options: dict[str, Any] = {
+        "objective": keras_tuner.Objective(
+            search.objective, METRICS[search.objective].best
+        ),
+        "hyperparameters": space(search),
+        "seed": base.seed + 1,  # it takes 0 for no seed
+    }
+    trials = search.trials or TRIALS
+    match search.algorithm:
+        case "random":
+            return keras_tuner.oracles.RandomSearchOracle(max_trials=trials, **options)
+        case "bayesian":
+            return keras_tuner.oracles.BayesianOptimizationOracle(
+                max_trials=trials, **options
+            )
+        case "hyperband":
+            return keras_tuner.oracles.HyperbandOracle(
+                max_epochs=base.epochs, **options
+            )
 
 
 @contextlib.contextmanager
@@ -210,7 +251,7 @@ def check(base: Config, search: Search, dataset: datasets.Data) -> None:
     Raises:
         InputError: If the data has no such objective, or a run cannot be built.
     """
-    train.build(base, dataset, "float32")
+    training.build(base, dataset, "float32")
     labels = dataset.validation.labels[:100]
     perfect = np.arange(len(dataset.class_names)) == labels[:, None]
     perfect = metrics.outcomes(perfect.astype("float64"), labels)
@@ -239,50 +280,3 @@ def describe(folder: Path, described: dict):
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
-
-
-@command
-def main(argv: Sequence[str] | None = None) -> int:
-    options = parser("tune", "Searches the temperature of a Gumbel head.")
-    options.add_class_arguments(Search)
-    options.set_defaults({"head": "log_gumbel_softmax", "epochs": EPOCHS})
-    options.add_argument(
-        "--searches", type=Path, default="searches", help="Where searches are kept."
-    )
-    options.add_argument(
-        "--overwrite", action="store_true", help="Start anew, if the search is there."
-    )
-    given = parse(options, argv)
-    if role() not in ("", CHIEF) and not os.environ.get("KERASTUNER_ORACLE_IP"):
-        raise InputError(
-            f"KERASTUNER_TUNER_ID={role()} makes this a worker, whose chief is at "
-            "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; they are not set."
-        )
-    base = config_of(given)
-    # Trials are short unless it was asked for; what they find is trained as usual.
-    asked = options.parse_args(argv, defaults=False)
-    epochs = None if "epochs" in asked else Config.epochs
-    search = Search(**{f.name: given[f.name] for f in dataclasses.fields(Search)})
-    if base.temperature is not None:
-        raise InputError(
-            "temperature is what is searched; --lowest and --highest bound it. "
-            f"Received: {base.temperature}"
-        )
-    config_of_trial(base, {"temperature": 1.0})  # whether the head has one
-    base.check_backbone()
-    base = dataclasses.replace(base, dataset=datasets.resolve(base.dataset))
-    parts = (base.run_name, search.search, search.algorithm, search.objective)
-    folder = given.searches / "-".join(parts)
-    try:
-        best = tune(base, search, folder, given.overwrite, epochs)
-    except RuntimeError as error:
-        # What follows its first line is where the last trial failed.
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
-    if best:
-        print(f"next: python -m pipelines.train --config {best}")
-    return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -10,7 +10,15 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
 from benchmarks import runner
-from pipelines import datasets, evaluate, report, run, saved_model, train, tune
+from pipelines import (
+    datasets,
+    evaluation,
+    files,
+    running,
+    saved_model,
+    training,
+    tuning,
+)
 from pipelines.keeping import read
 from pipelines.options import parse
 
@@ -238,8 +246,10 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
         for row in result("train_step")["rows"]
     }
     for width in (16, 64):
-        ratio = rows[width, "mixed_bfloat16", "Keras"]["to the better"]
-        assert re.search(rf"{ratio:.2f} times (\S+ ){{0,9}}at width {width}", readme)
+        row = rows[width, "mixed_bfloat16", "Keras"]
+        ratio, low, high = (row[f"to the better{x}"] for x in ("", ", from", ", to"))
+        told = rf"{ratio:.2f} times (\S+ ){{0,9}}at width {width} "
+        assert re.search(rf"{told}\({low:.2f} to {high:.2f}\b", readme)
 
     many = {
         row["side"]: row
@@ -248,9 +258,7 @@ def test_the_figures_of_speed_are_those_of_the_benchmarks(pytestconfig):
     }
     chunked, dense = many["kerasoft, chunked"], many["Keras, Dense and softmax"]
     mebibytes = [f"{row['bytes'] / 2**20:,.0f}" for row in (chunked, dense)]
-    assert (
-        f"{chunked['seconds'] / dense['seconds']:.2f} of the time of Keras's" in readme
-    )
+    assert f"{runner.apart(chunked, dense)} of the time of Keras's" in readme
     assert f"takes {mebibytes[0]} MiB of memory" in readme
     assert re.search(rf"where that takes {mebibytes[1]}\b", readme)
 
@@ -283,12 +291,15 @@ def test_the_figures_of_many_classes(pytestconfig):
     root = pytestconfig.rootpath
     benchmarks = root / "results" / "benchmarks"
     timed = json.loads((benchmarks / "factored.json").read_text("utf-8"))
-    seconds = {(r["classes"], r["side"]): r["seconds"] for r in timed["rows"]}
-    z = seconds[10**6, "kerasoft, Z-loss"]
-    dense = seconds[10**6, "Keras, Dense and softmax"]
-    readme = (root / "README.md").read_text("utf-8")
-    assert f"{1000 * z:.1f} ms" in readme
-    assert f"{dense / z:.0f} times as long" in readme
+    rows = {(r["classes"], r["side"]): r for r in timed["rows"]}
+    z, few = (rows[n, "kerasoft, Z-loss"] for n in (10**6, 10**4))
+    dense = rows[10**6, "Keras, Dense and softmax"]
+    readme = " ".join((root / "README.md").read_text("utf-8").split())
+    assert f"{1000 * z['seconds']:.1f} ms" in readme
+    times = runner.apart(z, few)
+    assert times.replace(" (", " times, ").replace(")", " between") in readme
+    times = runner.apart(dense, z, ".0f")
+    assert times.replace(" (", " times as long as the step alone (")[:-1] in readme
 
 
 def test_the_times_of_heads(pytestconfig):
@@ -363,12 +374,12 @@ class Reached(BaseException):
 
 
 WORK = {
-    "train": (train, "train"),
-    "tune": (tune, "tune"),
-    "evaluate": (evaluate, "evaluate"),
+    "train": (training, "train"),
+    "tune": (tuning, "tune"),
+    "evaluate": (evaluation, "evaluate"),
     "predict": (saved_model, "load"),
-    "report": (report, "read"),
-    "run": (run, "run"),
+    "report": (files, "read"),
+    "run": (running, "run"),
 }
 
 

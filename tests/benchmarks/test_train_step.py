@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 import kerasoft
-from benchmarks import train_step
+from benchmarks import measure, train_step
 from benchmarks.sides import side
+from pipelines import datasets
+from pipelines.config import Config
+from pipelines.training import build
 
 torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
 from benchmarks import pytorch  # noqa: E402
@@ -61,6 +64,20 @@ def test_the_networks_are_the_same(both, training):
     assert sum(p.numel() for p in theirs.parameters()) == sum(
         weight.size for v in ours.trainable_variables for weight in [v.numpy()]
     )
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_the_plain_side_has_nothing_of_kerasoft(plain, monkeypatch):
+    if plain:
+        train_step.use_keras_own(monkeypatch.setattr)
+    split = measure.pixels(200)
+    names = [str(i) for i in range(100)]
+    data = datasets.Data("random", split, split, split, names, None, None, "")
+    model = build(Config(dataset="cifar100", width=2, epochs=2), data, "float32")
+    parts = [model.optimizer]
+    parts += [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert len(parts) == 17
+    assert all(type(x).__module__.startswith("keras.") is plain for x in parts)
 
 
 @pytest.mark.slow

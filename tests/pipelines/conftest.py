@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from records import HEADS, pretend
 
 from pipelines.config import Config
-from pipelines.train import load_data, train
+from pipelines.training import load_data, train
 
 
 @pytest.fixture(scope="session")

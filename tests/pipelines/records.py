@@ -4,7 +4,7 @@ import dataclasses
 import shutil
 
 import kerasoft
-from pipelines import run_folder, saved_model, train, typed_json
+from pipelines import run_folder, saved_model, training, typed_json
 from pipelines.run_folder import EXTRA, RECORD, Device, Record, TrainedOn
 
 HEADS = {
@@ -41,7 +41,7 @@ def leave(record, run):
 def pretend(config, dataset, folder):
     """A run as train leaves it, of a network that has learnt nothing."""
     path = folder / config.run_name
-    model = train.build(config, dataset, "float32")
+    model = training.build(config, dataset, "float32")
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     saved_model.export(model, dataset.class_names, path, scratch=scratch)

@@ -130,6 +130,40 @@ def test_streams_that_cannot_be_written():
     assert r"error: caf\xe9: No such file" in results["ascii"][2]
 
 
+WRONG = """
+import importlib, sys
+
+for name in ("train", "evaluate", "predict", "report", "run", "tune"):
+    main = importlib.import_module(f"pipelines.{name}").main
+    asked = [["--no-such-flag"], ["--help"]]
+    if name in ("train", "tune"):
+        asked += [["--epochs", "0"], ["--epochs", "many"]]
+    for argv in asked:
+        try:
+            main(argv)
+        except SystemExit as ended:
+            print(name, *argv, ended.code, file=sys.stderr)
+print("slow:", {"tensorflow", "keras", "matplotlib"} & sys.modules.keys())
+"""
+
+
+def test_what_options_alone_can_tell_is_told_without_tensorflow():
+    done = subprocess.run(
+        [sys.executable, "-c", WRONG], capture_output=True, text=True, check=True
+    )
+    assert "usage: python -m pipelines.train" in done.stdout
+    assert done.stdout.splitlines()[-1] == "slow: set()"
+    answers = done.stderr.splitlines()
+    assert answers[:2] == [
+        "error: There is no option no-such-flag; --help lists those there are.",
+        "train --no-such-flag 2",
+    ]
+    assert answers.count("error: epochs must be at least 1. Received: 0") == 2
+    ends = [line.split() for line in answers if not line.startswith("error:")]
+    assert len(ends) == 16
+    assert all(end[-1] == ("0" if "--help" in end else "2") for end in ends)
+
+
 INTERRUPTED = """
 import os, signal, time
 from pipelines import commands

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import ended, leave
 
-from pipelines import run, run_folder, saved_model
+from pipelines import run_folder, running, saved_model
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.run_folder import EXTRA, HISTORY, RECORD
@@ -63,7 +63,7 @@ def test_a_damaged_record_is_named_and_the_others_are_planned_with(runs, data):
         (line,) = str(error).splitlines()
         assert str(first) in line
         assert run_folder.standing(first, CONFIG) == "other"
-    assert run.seconds([CONFIG], runs)[0]
+    assert running.seconds([CONFIG], runs)[0]
 
 
 def test_a_line_break_in_a_name_stays_on_its_line(runs, tmp_path, capsys):
@@ -71,7 +71,7 @@ def test_a_line_break_in_a_name_stays_on_its_line(runs, tmp_path, capsys):
         (tmp_path / name / EXTRA).mkdir(parents=True)
     (tmp_path / "a\nbroken run" / EXTRA / RECORD).write_text("{}")
     run_folder.find([runs / "whole", tmp_path / "a\nforeign folder"])
-    run.plan([CONFIG], tmp_path)
+    running.plan([CONFIG], tmp_path)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["skipped"] * 3
 

@@ -19,10 +19,11 @@ from pipelines import (
     augmentation,
     batching,
     datasets,
-    evaluate,
+    evaluation,
     pixels,
     saved_model,
     train,
+    training,
 )
 from pipelines.config import Config
 from pipelines.datasets import prepared, source
@@ -44,7 +45,7 @@ def test_cifar100_is_whole_and_stratified(cifar100):
 
 
 def test_coarse_labels_keep_the_split(cifar100):
-    coarse = train.load_data(Config(dataset="cifar100", label="coarse"))
+    coarse = training.load_data(Config(dataset="cifar100", label="coarse"))
     assert len(coarse.class_names) == 20
     assert coarse.superclasses is None
     np.testing.assert_array_equal(
@@ -56,7 +57,7 @@ def test_coarse_labels_keep_the_split(cifar100):
 
 def test_the_split_follows_the_seed(tiny):
     one, same, other = (
-        train.load_data(dataclasses.replace(tiny, seed=seed)) for seed in (1, 1, 2)
+        training.load_data(dataclasses.replace(tiny, seed=seed)) for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(one.validation.images, same.validation.images)
     assert not np.array_equal(one.validation.images, other.validation.images)
@@ -66,7 +67,7 @@ def test_the_split_follows_the_seed(tiny):
 
 
 def test_a_folder_of_images(tiny, photos):
-    loaded = train.load_data(tiny)
+    loaded = training.load_data(tiny)
     assert loaded.class_names == ["blue", "green", "red"]
     assert loaded.test.images.shape == (18, 16, 16, 3)
     means = [
@@ -79,7 +80,7 @@ def test_a_folder_of_images(tiny, photos):
 def test_a_folder_that_cannot_serve(tmp_path, tiny):
     def load(**changes):
         changes = {"dataset": f"folder:{tmp_path / 'photos'}", **changes}
-        return train.load_data(dataclasses.replace(tiny, **changes))
+        return training.load_data(dataclasses.replace(tiny, **changes))
 
     with pytest.raises(InputError, match=r"needs .*/train/CLASS"):
         load()
@@ -338,7 +339,7 @@ def test_a_batch_that_is_too_large_gets_a_value_that_fits(given, flag):
 
 def test_the_momentum_reaches_every_normalisation(tiny):
     config = dataclasses.replace(tiny, backbone="resnet12", epochs=3)
-    model = train.build(config, train.load_data(config), "float32")
+    model = training.build(config, training.load_data(config), "float32")
     momenta = [layer.momentum for layer in model.layers if hasattr(layer, "momentum")]
     assert momenta == pytest.approx([1 - 1 / 1.8] * 16)  # a tenth of 18 steps
 
@@ -380,7 +381,7 @@ def test_own_pictures_are_learned_by_one_command(tmp_path):
 
 
 def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
-    loaded = train.load_data(tiny)
+    loaded = training.load_data(tiny)
     steps = len(loaded.train.labels) // tiny.batch_size
 
     def epoch(config, number, resumed=False):
@@ -399,7 +400,7 @@ def test_a_batch_is_a_function_of_seed_epoch_and_step(tiny):
 
 
 def test_an_epoch_takes_each_image_at_most_once(tiny):
-    loaded = train.load_data(tiny)
+    loaded = training.load_data(tiny)
     numbered = datasets.Split(
         np.broadcast_to(
             np.arange(len(loaded.train.labels), dtype="uint8")[:, None, None, None],
@@ -464,7 +465,7 @@ def test_mixup_mixes_images_and_targets_alike():
 
 
 def test_validation_batches_are_in_order_and_as_they_are(tiny):
-    split = train.load_data(tiny).validation
+    split = training.load_data(tiny).validation
     batches = list(batching.batches(split, 3, batch_size=4))
     images = np.concatenate([x.numpy() for x, _ in batches])
     labels = np.concatenate([y.numpy() for _, y in batches]).argmax(-1)
@@ -473,7 +474,7 @@ def test_validation_batches_are_in_order_and_as_they_are(tiny):
 
 
 def test_the_end_of_an_iterator_waits_for_no_autotuner(tiny):
-    split = train.load_data(tiny).train
+    split = training.load_data(tiny).train
     for batches in (
         batching.batches(split, 3),
         batching.training_batches(split, 3, tiny),
@@ -598,14 +599,14 @@ def test_a_data_set_is_added_by_one_registration(monkeypatch, tmp_path, capsys):
         train.main(flags)
     assert "test (40 images)" in capsys.readouterr().out
     (run,) = tmp_path.glob("noise.one-*")
-    made = evaluate.evaluate([run], tmp_path / "out", timings=False)
+    made = evaluation.evaluate([run], tmp_path / "out", timings=False)
     assert made.comparison.tables[0].class_names == ["odd one", "even"]
 
 
 def test_a_data_set_asked_for_by_name_is_never_replaced(monkeypatch):
     monkeypatch.setattr(prepared.tfds, "builder", lambda name: Unprepared())
     with pytest.raises(InputError, match="cifar100 is not in nowhere"):
-        train.load_data(Config(dataset="cifar100"))
+        training.load_data(Config(dataset="cifar100"))
 
 
 def test_resizing_leaves_the_right_size_alone():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines import evaluate, judging, publishing, report, saved_model
+from pipelines import evaluation, files, judging, publishing, report, saved_model
 
 FULL = 28, "No space left on device"
 
@@ -13,8 +13,8 @@ def fails(*args, **kwargs):
 
 
 def test_a_report_on_a_full_disk_leaves_its_comparison(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "read", lambda folder: None)
-    monkeypatch.setattr(report, "write", fails)
+    monkeypatch.setattr(files, "read", lambda folder: None)
+    monkeypatch.setattr(files, "write", fails)
     folder = tmp_path / "comparison"
     folder.mkdir()
     with pytest.raises(SystemExit) as exit:
@@ -37,7 +37,7 @@ def test_probabilities_that_find_no_room_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", fails)
     answer = judging.Answer(np.ones((1, 1)), np.zeros((1, 1)))
     with pytest.raises(OSError, match=FULL[1]) as caught:
-        evaluate.save(tmp_path, "run", answer, np.zeros(1))
+        evaluation.save(tmp_path, "run", answer, np.zeros(1))
     assert caught.value.filename == str(tmp_path / "run.npz")
 
 

@@ -22,6 +22,8 @@ from pipelines import (
     draw_plotly,
     draw_png,
     evaluate,
+    evaluation,
+    files,
     keeping,
     metrics,
     plots,
@@ -32,7 +34,7 @@ from pipelines import (
     search,
     tables,
     titles,
-    train,
+    training,
     wording,
 )
 from pipelines.config import Annealing, Config
@@ -60,7 +62,7 @@ def compared(runs, superclassed, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", superclassed)
         reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
-        made = evaluate.evaluate(
+        made = evaluation.evaluate(
             runs,
             out,
             reported,
@@ -251,7 +253,9 @@ def test_the_same_runs_give_the_same_bytes(compared, runs, superclassed, monkeyp
     monkeypatch.setattr(datasets, "load", superclassed)
     again = out.with_name("again")
     reported = {runs[0].name: {"row": "theirs", "accuracy": "0.396 (sic)"}}
-    evaluate.evaluate(runs[::-1], again, reported, timings=False, made_by="the command")
+    evaluation.evaluate(
+        runs[::-1], again, reported, timings=False, made_by="the command"
+    )
     for name in ("comparison.json", "confusion.npz", "comparison.csv", "classes.csv",
                  "pairs.csv", "plots/photos-fine-test_accuracy.png"):  # fmt: skip
         assert (again / name).read_bytes() == (out / name).read_bytes(), name
@@ -299,7 +303,7 @@ def test_temperature_scaling_is_fitted_on_the_validation_images_of_the_seed(
 ):
     for run, seed in ((runs[1], 0), (runs[-1], 1)):
         (row,) = (r for r in compared[0].comparison.tables[0].rows if r.run == run.name)
-        validation = train.load_data(dataclasses.replace(tiny, seed=seed)).validation
+        validation = training.load_data(dataclasses.replace(tiny, seed=seed)).validation
         serve, _ = saved_model.load(run)
         log_p = serve(images=tf.constant(validation.images))["log_probabilities"]
         fitted = metrics.fit_temperature(log_p.numpy(), validation.labels)
@@ -346,10 +350,10 @@ def test_names_are_shown_as_they_are_in_markdown_and_csv(compared, tmp_path):
     table = dataclasses.replace(table, dataset=dataset, class_names=names)
     changed = dataclasses.replace(results.comparison, tables=[table])
     results = results._replace(comparison=changed)
-    text = report.markdown(results)
+    text = files.markdown(results)
     assert "&lt;img src=x&gt;\\|a b, 3 classes" in text
     assert "<img" not in text
-    report.write(results, tmp_path)
+    files.write(results, tmp_path)
     shown = {row["class"] for row in rows_of(tmp_path, "classes.csv")}
     assert shown == {"'=1+1", "'-2", "'@x"}
 
@@ -451,8 +455,8 @@ def test_runs_on_other_data_have_a_table_of_their_own(runs, loaded, tiny, tmp_pa
     (other / "test" / "red").rename(other / "test" / "yellow")
     next((other / "test" / "blue").iterdir()).unlink()
     config = dataclasses.replace(tiny, dataset=f"folder:{other}")
-    run = pretend(config, train.load_data(config), tmp_path / "runs")
-    made = evaluate.evaluate([*runs, run], tmp_path / "out", timings=False)
+    run = pretend(config, training.load_data(config), tmp_path / "runs")
+    made = evaluation.evaluate([*runs, run], tmp_path / "out", timings=False)
     assert [len(table.runs) for table in made.comparison.tables] in ([5, 1], [1, 5])
     text = (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert text.count("### Results") == 2
@@ -482,7 +486,7 @@ def test_changed_data_is_refused(runs, tiny, tmp_path, capsys):
     photos = tmp_path / "photos"
     shutil.copytree(tiny.dataset.removeprefix("folder:"), photos)
     config = dataclasses.replace(tiny, dataset=f"folder:{photos}")
-    run = pretend(config, train.load_data(config), tmp_path / "runs")
+    run = pretend(config, training.load_data(config), tmp_path / "runs")
     next((photos / "test" / "blue").iterdir()).unlink()
     assert "is not what" in refusal(capsys, str(run), "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -522,14 +526,14 @@ def test_bad_input_ends_in_one_sentence(runs, tmp_path, capsys):
 def test_what_else_lies_in_the_folder_stays(tmp_path):
     out = tmp_path / "out"
     work = publishing.start(out)
-    for folder, files in {out: ("notes.md", "a.csv"), work: ("a.csv",)}.items():
+    for folder, names in {out: ("notes.md", "a.csv"), work: ("a.csv",)}.items():
         (folder / "plots").mkdir(parents=True)
         (folder / "plots" / f"{folder.name}.png").touch()
-        for name in files:
+        for name in names:
             (folder / name).write_text(folder.name)
     (out / "mine").mkdir()
     (out / "mine" / "data").write_text("mine")
-    report.publish(out)
+    files.publish(out)
     assert (out / "notes.md").read_text() == "out"
     assert (out / "a.csv").read_text() == "new"
     assert (out / "mine" / "data").read_text() == "mine"
@@ -605,7 +609,7 @@ def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
 
     monkeypatch.setitem(metrics.METRICS, "sure", metrics.Metric(sure, "how sure"))
     out = tmp_path / "out"
-    made = evaluate.evaluate(runs[:2], out, timings=False)
+    made = evaluation.evaluate(runs[:2], out, timings=False)
     (first, *_) = rows_of(out, "comparison.csv")
     row = next(r for r in made.comparison.tables[0].rows if r.run == first["run"])
     facts = keeping.read_outcomes(out / "outcomes" / f"{row.id}.npz")

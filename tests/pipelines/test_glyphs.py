@@ -10,7 +10,7 @@ import tensorflow as tf
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 
-from pipelines import augmentation, batching, datasets, run_folder, train
+from pipelines import augmentation, batching, datasets, run_folder, training
 from pipelines.config import Config
 from pipelines.datasets import glyphs
 from pipelines.errors import InputError
@@ -241,8 +241,8 @@ def test_a_subset_of_the_classes(made, fonts, cache):
 
 
 def test_a_subset_of_any_data_set(tiny):
-    every = train.load_data(tiny)
-    two = train.load_data(dataclasses.replace(tiny, classes=2))
+    every = training.load_data(tiny)
+    two = training.load_data(dataclasses.replace(tiny, classes=2))
     assert len(two.class_names) == 2
     assert set(two.class_names) < set(every.class_names)
     for split, whole in ((two.train, every.train), (two.test, every.test)):
@@ -302,7 +302,7 @@ def test_redrawn_characters_differ_by_their_seed_alone(made):
 
 def test_one_channel_becomes_three_in_a_batch(made, fonts, cache):
     config = Config(dataset=f"glyphs:{fonts}", classes=16, batch_size=8)
-    data = train.load_data(config)
+    data = training.load_data(config)
     for batches in (
         batching.training_batches(data.train, 16, config, 0, data.augment),
         batching.batches(data.test, 16),
@@ -331,7 +331,7 @@ def test_a_network_learns_to_read(installed, tmp_path):
     config = Config(
         dataset="glyphs", classes=100, width=8, epochs=8, batch_size=32, image_size=32
     )
-    path = train.train(config, tmp_path)
+    path = training.train(config, tmp_path)
     record = run_folder.read_record(path)
     assert record.dataset.classes == 100
     assert record.metrics["accuracy"] > 0.9

@@ -5,7 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pipelines import datasets, evaluate, judging, metrics, plots, saved_model
+from pipelines import (
+    datasets,
+    evaluate,
+    evaluation,
+    judging,
+    metrics,
+    plots,
+    saved_model,
+)
 
 
 @pytest.fixture
@@ -48,9 +56,9 @@ def test_many_classes_are_judged_as_few_are(runs, tmp_path, request, monkeypatch
         return dataclasses.replace(data, superclasses=[0, 1, 0], superclass_names=names)
 
     monkeypatch.setattr(datasets, "load", with_superclasses)
-    few = evaluate.evaluate(runs, tmp_path / "few", timings=False)
+    few = evaluation.evaluate(runs, tmp_path / "few", timings=False)
     request.getfixturevalue("many")
-    found = evaluate.evaluate(runs, tmp_path / "many", timings=False)
+    found = evaluation.evaluate(runs, tmp_path / "many", timings=False)
     (table,), (whole,) = found.comparison.tables, few.comparison.tables
     for row, other in zip(table.rows, whole.rows, strict=True):
         for judged, expected in ((row.as_is, other.as_is), (row.scaled, other.scaled)):
@@ -99,7 +107,7 @@ def test_harder_images_have_a_column(runs, loaded, tmp_path, monkeypatch):
         return dataclasses.replace(data, harder=lambda: 255 - data.test.images)
 
     monkeypatch.setattr(datasets, "load", with_harder)
-    found = evaluate.evaluate(runs[:2], tmp_path / "out", timings=False)
+    found = evaluation.evaluate(runs[:2], tmp_path / "out", timings=False)
     (table,) = found.comparison.tables
     for row in table.rows:
         (path,) = (run for run in runs if run.name == row.run)

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipelines import evaluate, keeping, report
+from pipelines import evaluation, keeping, report
 from pipelines.comparison import Results
 
 
@@ -16,7 +16,7 @@ def parts(runs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     shares = {"all": runs, "first": runs[::2], "second": runs[1::2]}
     for name, some in shares.items():
-        evaluate.evaluate(some, folder / name, timings=False, made_by=name)
+        evaluation.evaluate(some, folder / name, timings=False, made_by=name)
     return folder
 
 
@@ -67,8 +67,8 @@ def test_a_part_can_be_merged_into_its_own_place(parts, tmp_path):
 def test_an_ensemble_of_one_part_stays(parts, runs, tmp_path):
     seeds = [run for run in runs if "-log_softmax-" in run.name]
     others = [run for run in runs if run not in seeds]
-    evaluate.evaluate(seeds, tmp_path / "a", timings=False)
-    evaluate.evaluate(others, tmp_path / "b", timings=False)
+    evaluation.evaluate(seeds, tmp_path / "a", timings=False)
+    evaluation.evaluate(others, tmp_path / "b", timings=False)
     found = merged(tmp_path / "out", tmp_path / "a", tmp_path / "b")
     (whole,) = keeping.read(parts / "all").comparison.tables
     (table,) = found.comparison.tables
@@ -85,11 +85,11 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     configs = {h: dataclasses.replace(c, seed=0) for h, c in configs.items()}
     declared = [(configs["log_softmax"], configs["softmax"])]
     some = [run for run in runs if "softmax" in run.name and "gumbel" not in run.name]
-    evaluate.evaluate(
+    evaluation.evaluate(
         some, tmp_path / "a", timings=False, contrasts=declared, margin=0.03
     )
     rest = [run for run in runs if run not in some]
-    evaluate.evaluate(rest, tmp_path / "b", timings=False)
+    evaluation.evaluate(rest, tmp_path / "b", timings=False)
     found = merged(tmp_path / "out", tmp_path / "a", tmp_path / "b")
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.declared

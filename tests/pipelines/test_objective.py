@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 from kerasoft import heads
-from pipelines import batching, losses, optimizers, run_folder, train
+from pipelines import batching, losses, optimizers, options, run_folder, training
 from pipelines.classes_predicted import ClassesPredicted
-from pipelines.config import Config
+from pipelines.config import Config, Switch
 from pipelines.errors import InputError
-from pipelines.losses import Switch
 
 OUTPUTS = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], "float32")
 TARGETS = np.eye(3, dtype="float32")[[0, 1]]
@@ -67,9 +66,9 @@ def test_a_wrong_loss_is_refused(loss, message):
 def test_a_switch_is_written_and_read(tiny):
     config = dataclasses.replace(tiny, loss=Switch("as_logits", "generalized:1", 1))
     assert "as_logits-1-generalized.1" in config.run_name
-    options = train.parser("train", "")
+    parser = options.parser("train", "")
     words = ["--loss.first=as_logits", "--loss.then=generalized:1", "--loss.after=1"]
-    given = train.config_of(train.parse(options, [*words, "--epochs=2"]))
+    given = options.config_of(options.parse(parser, [*words, "--epochs=2"]))
     assert given.loss == config.loss
 
 
@@ -78,7 +77,7 @@ def test_a_loss_changes_in_the_middle(tiny, tmp_path):
 
     def history(loss, name):
         config = dataclasses.replace(tiny, head="softmax", loss=loss)
-        path = train.train(config, tmp_path / name)
+        path = training.train(config, tmp_path / name)
         kept = run_folder.read_history(path)
         return {key: np.array(kept[key]) for key in ("loss", "val_loss")}, path
 
@@ -108,7 +107,7 @@ def test_wrong_labels_are_of_other_classes(share):
 
 def test_only_training_labels_are_wrong(tiny):
     noisy = dataclasses.replace(tiny, label_noise=0.5)
-    right, wrong = train.load_data(tiny), train.load_data(noisy)
+    right, wrong = training.load_data(tiny), training.load_data(noisy)
     changed = np.mean(right.train.labels != wrong.train.labels)
     assert changed == pytest.approx(0.5, abs=0.02)
     assert (right.test.labels == wrong.test.labels).all()

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kerasoft import heads
 from kerasoft.output_layers import Classifier, TwoLevelOutput
-from pipelines import evaluate, outputs, run_folder, saved_model, train
+from pipelines import evaluation, outputs, run_folder, saved_model, training
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.options import config_of, parse, parser
@@ -36,7 +36,7 @@ def trained(tiny, tmp_path_factory):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(?s).*factored layer costs more")
         return {
-            name: train.train(
+            name: training.train(
                 dataclasses.replace(tiny, output=name, head=head, learning_rate=0.02),
                 folder,
             )
@@ -80,7 +80,7 @@ def test_a_kept_model_needs_keras_and_kerasoft_alone(trained, loaded):
 
 def test_runs_are_compared_beside_heads(trained, runs, tmp_path):
     given = [*trained.values(), runs[0]]
-    made = evaluate.evaluate(given, tmp_path / "out", timings=False)
+    made = evaluation.evaluate(given, tmp_path / "out", timings=False)
     (table,) = made.comparison.tables
     titles = {run.title for run in table.runs.values()}
     assert any("two_level" in title for title in titles)
@@ -94,10 +94,10 @@ def test_a_stopped_run_goes_on_as_if_it_was_not(tiny, tmp_path, monkeypatch, nam
     config = dataclasses.replace(
         tiny, output=name, head=HEADS[name], learning_rate=0.02, epochs=3
     )
-    dataset = train.load_data(config)
+    dataset = training.load_data(config)
     stopped = tmp_path / "stopped"
     stopped.mkdir()
-    keep = train.Progress.on_epoch_end
+    keep = training.Progress.on_epoch_end
 
     def also_elsewhere(self, epoch, logs=None):
         keep(self, epoch, logs)
@@ -105,9 +105,9 @@ def test_a_stopped_run_goes_on_as_if_it_was_not(tiny, tmp_path, monkeypatch, nam
             shutil.copy(self.file, stopped)
             shutil.copy(self.file.with_name(run_folder.HISTORY), stopped)
 
-    monkeypatch.setattr(train.Progress, "on_epoch_end", also_elsewhere)
-    whole, _ = train.fit(config, dataset, tmp_path / "whole", 0)
-    model, done = train.fit(config, dataset, stopped, 0)
+    monkeypatch.setattr(training.Progress, "on_epoch_end", also_elsewhere)
+    whole, _ = training.fit(config, dataset, tmp_path / "whole", 0)
+    model, done = training.fit(config, dataset, stopped, 0)
     assert done == 1
     for one, other in zip(whole.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -116,10 +116,10 @@ def test_a_stopped_run_goes_on_as_if_it_was_not(tiny, tmp_path, monkeypatch, nam
 def test_the_chunked_layer_trains_as_the_dense_one(tiny):
     """The same steps from the same weights, to within rounding."""
     config = dataclasses.replace(tiny, epochs=1)
-    dataset = train.load_data(config)
-    dense = train.build(config, dataset, "float32")
+    dataset = training.load_data(config)
+    dense = training.build(config, dataset, "float32")
     layered = dataclasses.replace(config, output="chunked")
-    model = train.build(layered, dataset, "float32")
+    model = training.build(layered, dataset, "float32")
     assert isinstance(model, Classifier)
     model.backbone.set_weights(outputs.features_of(dense).get_weights())
     kernel, bias = dense.get_layer("logits").get_weights()
@@ -129,7 +129,7 @@ def test_the_chunked_layer_trains_as_the_dense_one(tiny):
     for _ in range(3):
         dense.train_on_batch(images, tf.one_hot(labels, 3))
         model.train_on_batch(images, labels)
-    copy = train.serving_copy(layered, dataset, model)
+    copy = training.serving_copy(layered, dataset, model)
     answers = [m.predict(images, verbose=0) for m in (dense, copy)]
     np.testing.assert_allclose(*answers, rtol=1e-4, atol=1e-5)
 
@@ -137,7 +137,7 @@ def test_the_chunked_layer_trains_as_the_dense_one(tiny):
 def test_two_levels_are_the_superclasses(tiny, loaded):
     config = dataclasses.replace(tiny, output="two_level")
     data = dataclasses.replace(loaded, superclasses=[1, 0, 1])
-    layer = train.build(config, data, "float32").output_layer
+    layer = training.build(config, data, "float32").output_layer
     assert isinstance(layer, TwoLevelOutput)
     assert layer.groups.tolist() == [1, 0, 1]
 
@@ -146,7 +146,7 @@ def test_two_levels_of_a_number_of_groups_do_not_read_the_superclasses(tiny, loa
     data = dataclasses.replace(loaded, superclasses=[1, 0, 1])
     for name, groups in (("two_level:2", [0, 0, 1]), ("two_level:9", [0, 1, 2])):
         config = dataclasses.replace(tiny, output=name)
-        layer = train.build(config, data, "float32").output_layer
+        layer = training.build(config, data, "float32").output_layer
         assert isinstance(layer, TwoLevelOutput)
         assert layer.groups.tolist() == groups
 
@@ -157,7 +157,7 @@ def test_the_classes_of_a_factored_layer_can_learn_at_a_rate_of_their_own(tiny, 
         config = dataclasses.replace(
             tiny, output=name, head="z_loss", learning_rate=0.02, warmup_epochs=0
         )
-        return train.build(config, loaded, "float32").output_layer
+        return training.build(config, loaded, "float32").output_layer
 
     one, ten = layer("factored"), layer("factored:10")
     assert float(one.learning_rate(0)) == pytest.approx(0.02)
@@ -169,7 +169,9 @@ def test_the_classes_of_a_factored_layer_can_learn_at_a_rate_of_their_own(tiny, 
 def test_the_number_of_sampled_classes(tiny, loaded):
     for name, count in (("sampled:2", 2), ("sampled:99", 3), ("sampled", 3)):
         config = dataclasses.replace(tiny, output=name)
-        assert train.build(config, loaded, "float32").output_layer.num_sampled == count
+        assert (
+            training.build(config, loaded, "float32").output_layer.num_sampled == count
+        )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from pipelines import datasets, evaluate, robustness, robustness_tables, saved_model
+from pipelines import (
+    datasets,
+    evaluate,
+    keeping,
+    robustness,
+    robustness_tables,
+    saved_model,
+)
 from pipelines.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
@@ -84,7 +91,7 @@ def judged(runs, tmp_path_factory):
     options = ["--shift", "--ood", "shapes100", "--timings", "false"]
     with pytest.raises(SystemExit, match=r"^0$"):
         evaluate.main([*given, "--out", str(out), *options])
-    return evaluate.report.read(out), out
+    return keeping.read(out), out
 
 
 def test_runs_are_judged_on_corrupted_images(judged, runs, loaded):

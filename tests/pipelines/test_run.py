@@ -11,7 +11,7 @@ import pytest
 import yaml
 from records import ended, leave
 
-from pipelines import evaluate, run
+from pipelines import evaluation, run, running
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
 from pipelines.experiment import Planned
@@ -57,7 +57,7 @@ def trainer(tmp_path, configs, monkeypatch):
     stub.write_text(STUB)
     records = [(c.run_name, dataclasses.asdict(ended(c))) for c in configs]
     command = (sys.executable, str(stub), json.dumps(records))
-    monkeypatch.setattr(run, "TRAIN", command)
+    monkeypatch.setattr(running, "TRAIN", command)
 
 
 def calls(folder):
@@ -83,7 +83,7 @@ def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
         }
     )
     made = functools.partial(Config, dataset="cifar100")
-    assert run.read(path).runs == [
+    assert running.read(path).runs == [
         *(
             Planned(made("gumbel_softmax", t, width=4, seed=seed), None)
             for seed in (0, 1)
@@ -97,7 +97,7 @@ def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
 def test_an_annealing_is_one_value(experiment):
     annealing = {"kind": "linear", "start": 3, "end": 1}
     entry = {"head": "gumbel_softmax", "temperature": annealing, "dataset": "cifar100"}
-    (planned,) = run.read(experiment({"runs": [entry]})).runs
+    (planned,) = running.read(experiment({"runs": [entry]})).runs
     assert planned.config.temperature == Annealing("linear", 3.0, 1.0)
 
 
@@ -108,13 +108,13 @@ def test_an_experiment_declares_what_it_compares(experiment):
         "contrasts": [[{"head": "softmax"}, {"head": "log_softmax"}]],
         "margin": 2,
     }
-    described = run.read(experiment(content))
+    described = running.read(experiment(content))
     assert len(described.runs) == 6
     ((a, b),) = described.contrasts
     softmax = Config(dataset="shapes100", width=4, head="softmax")
     assert (a, b) == (softmax, dataclasses.replace(softmax, head="log_softmax"))
     assert described.margin == 0.02
-    assert run.read(experiment({"runs": [{}]})).contrasts == []
+    assert running.read(experiment({"runs": [{}]})).contrasts == []
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_an_experiment_declares_what_it_compares(experiment):
 )
 def test_a_wrong_experiment_is_refused(content, message, experiment):
     with pytest.raises(InputError, match=message) as caught:
-        run.read(experiment(content))
+        running.read(experiment(content))
     assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_is_no_experiment(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="no regular file"):
-        run.read(tmp_path / "pipe")
+        running.read(tmp_path / "pipe")
 
 
 def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["quickstart", "writeup", "full", "two-level"])
 def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
     path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
-    planned = run.read(path).runs
+    planned = running.read(path).runs
     names = [one.config.run_name for one in planned]
     assert len(set(names)) == len(names) >= 3
     assert f"python -m pipelines.run experiments/{name}.yaml" in path.read_text()
@@ -238,10 +238,10 @@ def test_what_is_there_is_skipped_and_a_failure_does_not_stop_the_rest(
 ):
     folder = tmp_path / "runs"
     record(configs[0], folder)
-    failures = run.train_all(configs, folder)
+    failures = running.train_all(configs, folder)
     assert calls(folder) == ["1", "2"]
     assert failures == {configs[1].run_name: "the training ended with status 3"}
-    assert run.train_all(configs, folder) == failures
+    assert running.train_all(configs, folder) == failures
     assert calls(folder) == ["1"]
     assert not list(folder.glob("*.lock"))
 
@@ -250,47 +250,47 @@ def test_a_stopped_run_is_resumed(configs, tmp_path):
     partial = tmp_path / f".{configs[0].run_name}.partial"
     partial.mkdir()
     (partial / "config.yaml").touch()
-    assert not run.train_all(configs[:1], tmp_path)
+    assert not running.train_all(configs[:1], tmp_path)
     assert calls(tmp_path) == ["0 --resume"]
 
 
-@pytest.mark.skipif(len(run.all_cores()) < 2, reason="takes two cores")
+@pytest.mark.skipif(len(running.all_cores()) < 2, reason="takes two cores")
 def test_jobs_share_the_runs_and_the_cores(configs, tmp_path):
-    failures = run.train_all(configs, tmp_path, jobs=2)
+    failures = running.train_all(configs, tmp_path, jobs=2)
     assert sorted(calls(tmp_path)) == ["0", "1", "2"]
     log = tmp_path / f".{configs[1].run_name}.log"
     assert list(failures) == [configs[1].run_name]
     assert str(log) in failures[configs[1].run_name]
     assert list(tmp_path.glob(".*")) == [log]
-    seen = [set(share) for share in run.share_cores(2)]
+    seen = [set(share) for share in running.share_cores(2)]
     assert not seen[0] & seen[1]
-    assert seen[0] | seen[1] == set(run.all_cores())
+    assert seen[0] | seen[1] == set(running.all_cores())
 
 
-@pytest.mark.skipif(len(run.all_cores()) < 2, reason="takes two cores")
+@pytest.mark.skipif(len(running.all_cores()) < 2, reason="takes two cores")
 def test_a_trainer_keeps_to_its_cores(configs, tmp_path, monkeypatch):
     script = "import os, sys; print(sorted(os.sched_getaffinity(0))); sys.exit(1)"
     sleep = "import time; time.sleep(1)\n"  # the cores are set just after the start
-    monkeypatch.setattr(run, "TRAIN", (sys.executable, "-c", sleep + script))
-    run.train_all(configs[:2], tmp_path, jobs=2)
+    monkeypatch.setattr(running, "TRAIN", (sys.executable, "-c", sleep + script))
+    running.train_all(configs[:2], tmp_path, jobs=2)
     logs = {path.read_text().strip() for path in tmp_path.glob(".*.log")}
-    assert logs == {str(share) for share in run.share_cores(2)}
+    assert logs == {str(share) for share in running.share_cores(2)}
 
 
 @pytest.mark.parametrize("jobs", [0, 10_000])
 def test_impossible_jobs_are_refused(jobs, configs, tmp_path):
     with pytest.raises(InputError, match=f"jobs must be .* Received: {jobs}"):
-        run.train_all(configs, tmp_path / "runs", jobs=jobs)
+        running.train_all(configs, tmp_path / "runs", jobs=jobs)
     assert not (tmp_path / "runs").exists()
 
 
 def test_stopping_stops_every_trainer(configs, tmp_path, monkeypatch):
     forever = "import time; time.sleep(600)"
-    monkeypatch.setattr(run, "TRAIN", (sys.executable, "-c", forever))
+    monkeypatch.setattr(running, "TRAIN", (sys.executable, "-c", forever))
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
     signal.alarm(2)
     with pytest.raises(SystemExit):
-        run.train_all(configs, tmp_path, jobs=len(run.all_cores()[:2]))
+        running.train_all(configs, tmp_path, jobs=len(running.all_cores()[:2]))
     assert not list(tmp_path.glob("*.lock"))
 
 
@@ -298,7 +298,7 @@ def test_another_run_of_the_same_name_is_left_alone(configs, tmp_path):
     record(dataclasses.replace(configs[0], head="log_softmax"), tmp_path)
     other = tmp_path / "cifar100-resnet12-log_softmax-s0"
     other.rename(tmp_path / configs[0].run_name)
-    failures = run.train_all(configs[:1], tmp_path)
+    failures = running.train_all(configs[:1], tmp_path)
     assert "another run" in failures[configs[0].run_name]
     assert not calls(tmp_path)
 
@@ -312,10 +312,10 @@ def test_a_run_that_a_left_over_trainer_still_trains_is_not_trained_twice(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[lock]
     )
     os.close(lock)
-    failures = run.train_all(configs[:1], tmp_path)
+    failures = running.train_all(configs[:1], tmp_path)
     orphan.communicate(b"\n")
     assert failures == {configs[0].run_name: "another process is training it"}
-    assert not run.train_all(configs[:1], tmp_path)
+    assert not running.train_all(configs[:1], tmp_path)
     assert calls(tmp_path) == ["0"]
 
 
@@ -323,7 +323,7 @@ def test_the_runs_that_ended_are_compared(
     experiment, configs, tmp_path, monkeypatch, capsys
 ):
     compared = []
-    monkeypatch.setattr(evaluate, "evaluate", lambda *a, **k: compared.append((a, k)))
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: compared.append((a, k)))
     reported = {"accuracy": 0.0809}
     path = experiment(
         {

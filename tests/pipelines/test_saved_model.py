@@ -12,8 +12,8 @@ import tensorflow as tf
 from scipy import special
 
 from kerasoft.heads import HEADS
-from pipelines import batching, run_folder, saved_model, train
-from pipelines.config import Config
+from pipelines import batching, run_folder, saved_model, training
+from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
@@ -35,11 +35,11 @@ def probabilities(answer, outputs):
 
 @pytest.fixture(scope="module")
 def loaded(tiny):
-    return train.load_data(tiny)
+    return training.load_data(tiny)
 
 
 def exported(config, loaded, path):
-    model = train.build(config, loaded, "float32")
+    model = training.build(config, loaded, "float32")
     path.mkdir()
     saved_model.export(model, loaded.class_names, path / "run", scratch=path)
     return model, tf.saved_model.load(path / "run").signatures["serving_default"]
@@ -88,9 +88,9 @@ def test_the_same_image_gives_the_same_answer_twice(head, tiny, loaded, tmp_path
 
 def test_serving_uses_the_temperature_that_training_reached(tiny, loaded, tmp_path):
     config = configured(
-        tiny, "gumbel_softmax", temperature=train.Annealing("linear", 4.0, 1.0)
+        tiny, "gumbel_softmax", temperature=Annealing("linear", 4.0, 1.0)
     )
-    model = train.build(config, loaded, "float32")
+    model = training.build(config, loaded, "float32")
     steps = batching.steps_per_epoch(loaded.train, config)
     model.get_layer("head").step.assign(steps)  # halfway through 2 epochs
     saved_model.export(model, loaded.class_names, tmp_path / "run", scratch=tmp_path)
@@ -115,7 +115,7 @@ def test_any_names_and_any_path_are_served(tiny, loaded, tmp_path):
     loaded = dataclasses.replace(loaded, class_names=names)
     folder = tmp_path / "x [y]*" / "a\\b\nc"
     folder.mkdir(parents=True)
-    model = train.build(tiny, loaded, "float32")
+    model = training.build(tiny, loaded, "float32")
     saved_model.export(model, names, folder / "run", scratch=folder)
     serve, found = saved_model.load(folder / "run")
     assert found == names
@@ -144,11 +144,11 @@ def test_what_is_no_run_is_refused(tmp_path):
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head_learns_shapes100_and_serves(head, tmp_path):
     config = Config(head=head, dataset="shapes100", epochs=2, learning_rate=0.1)
-    run = train.train(config, tmp_path)
+    run = training.train(config, tmp_path)
     record = run_folder.read_record(run)
     assert record.metrics["accuracy"] > 0.02  # twice chance, 100 classes
 
-    images = train.load_data(config).test.images[:50]
+    images = training.load_data(config).test.images[:50]
     np.save(tmp_path / "images.npy", images)
     script = f"""
 import sys

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import run_folder
 from pipelines.config import Annealing
-from pipelines.train import train
+from pipelines.training import train
 
 ON_TWO_DEVICES = """
 import sys
@@ -22,9 +22,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(
     cpu, [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from pipelines import train
+from pipelines import train, training
 
-assert train.STRATEGIES["mirrored"]().num_replicas_in_sync == 2
+assert training.STRATEGIES["mirrored"]().num_replicas_in_sync == 2
 train.main(sys.argv[1:])
 """
 

@@ -17,10 +17,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import kerasoft
 from kerasoft import heads
-from pipelines import evaluate, optimizers, publishing, run_folder, saved_model, train
-from pipelines.config import Annealing, Config
+from pipelines import (
+    evaluation,
+    optimizers,
+    publishing,
+    run_folder,
+    saved_model,
+    train,
+    training,
+)
+from pipelines.config import Annealing, Config, Switch
 from pipelines.errors import InputError
-from pipelines.losses import Switch
 from pipelines.run_folder import read_history
 
 
@@ -67,7 +74,7 @@ def test_onednn_is_asked_for_unless_the_user_says_otherwise(given, found):
 
 def test_a_run_is_a_saved_model_with_its_record(run, tiny):
     served = tf.saved_model.load(run).signatures["serving_default"]
-    test = train.load_data(tiny).test
+    test = training.load_data(tiny).test
     predicted = served(images=tf.constant(test.images))["class"].numpy()
     record = json.loads((run / "assets.extra" / "run.json").read_text())
     assert record["metrics"]["accuracy"] == accuracy_score(test.labels, predicted)
@@ -76,7 +83,7 @@ def test_a_run_is_a_saved_model_with_its_record(run, tiny):
     )
     assert record["metrics"]["accuracy"] > 0.9
     assert record["config"] == dataclasses.asdict(tiny)
-    assert record["dataset"]["checksum"] == train.load_data(tiny).checksum
+    assert record["dataset"]["checksum"] == training.load_data(tiny).checksum
     assert record["versions"]["keras"] == keras.__version__
     config = yaml.safe_load((run / "assets.extra" / "config.yaml").read_text())
     assert config == dataclasses.asdict(tiny)
@@ -86,9 +93,9 @@ def test_a_run_is_a_saved_model_with_its_record(run, tiny):
 
 
 def test_the_same_config_gives_the_same_numbers(run, tiny, tmp_path):
-    again = train.train(tiny, tmp_path)
+    again = training.train(tiny, tmp_path)
     assert same_weights(run, again)
-    other = train.train(dataclasses.replace(tiny, seed=1), tmp_path)
+    other = training.train(dataclasses.replace(tiny, seed=1), tmp_path)
     assert not same_weights(run, other)
 
 
@@ -111,13 +118,13 @@ print(sorted(answer), answer["probabilities"].shape)
 
 KILL_IN_THE_THIRD_EPOCH = """
 import os, signal, sys
-from pipelines import train
+from pipelines import train, training
 
 def kill(self, batch, logs=None):
     if self.epochs == 2 and batch >= 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train.Progress.on_train_batch_end = kill
+training.Progress.on_train_batch_end = kill
 train.main(sys.argv[1:])
 """
 
@@ -134,7 +141,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
         epochs=4,
         precision="mixed_bfloat16",
     )
-    straight = train.train(config, tmp_path / "straight")
+    straight = training.train(config, tmp_path / "straight")
     killed = tmp_path / "killed"
     shot = subprocess.run(
         [sys.executable, "-c", KILL_IN_THE_THIRD_EPOCH, *flags(config, killed)],
@@ -147,7 +154,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tiny, tmp_path, capsys):
     status, lines = command(flags(config, killed), capsys)
     assert (status, len(lines)) == (2, 1)
     assert "--resume goes on" in lines[0]
-    resumed = train.train(config, killed, resume=True)
+    resumed = training.train(config, killed, resume=True)
     runs = straight, resumed
     assert same_weights(*runs)
     histories = [(r / "assets.extra" / "history.csv").read_text() for r in runs]
@@ -161,7 +168,7 @@ def test_muon_trains(tiny, tmp_path):
     config = dataclasses.replace(
         tiny, epochs=4, optimizer="muon", learning_rate=0.02, weight_decay=0.01
     )
-    record = run_folder.read_record(train.train(config, tmp_path))
+    record = run_folder.read_record(training.train(config, tmp_path))
     assert record.metrics["accuracy"] > 0.9
 
 
@@ -187,7 +194,7 @@ def test_tensorboard_shows_the_schedules_temperature(
     if stopped:
         kill = [sys.executable, "-c", KILL_IN_THE_THIRD_EPOCH]
         subprocess.run([*kill, *flags(config, tmp_path / "runs")], check=False)
-    run = train.train(config, tmp_path / "runs", resume=stopped)
+    run = training.train(config, tmp_path / "runs", resume=stopped)
     assert run_folder.read_record(run).resumed_at_epoch == (2 if stopped else 0)
     events = EventAccumulator(str(run / "assets.extra" / "tensorboard" / "train"))
     events.Reload()
@@ -203,13 +210,13 @@ def test_tensorboard_shows_the_schedules_temperature(
 
 def test_a_learned_temperature_is_learned_and_served(tiny, tmp_path):
     config = dataclasses.replace(tiny, head="gumbel_softmax", temperature="learned")
-    run = train.train(config, tmp_path)
+    run = training.train(config, tmp_path)
     reached = read_history(run)["temperature"]
     assert len(set(reached)) == config.epochs
     model = keras.models.load_model(run / "assets.extra" / "model.keras")
     temperature = float(model.layers[-1].current_temperature)
     assert temperature == pytest.approx(reached[-1], rel=1e-6)
-    images = train.load_data(config).test.images
+    images = training.load_data(config).test.images
     served = tf.saved_model.load(run).signatures["serving_default"]
     np.testing.assert_allclose(
         served(images=tf.constant(images))["probabilities"],
@@ -234,11 +241,11 @@ def test_what_a_kill_left_of_publishing_is_tidied_up(resume, run, tiny, tmp_path
     path = tmp_path / run.name
     shutil.copytree(run, publishing.finished(path) / ("new" if resume else "old"))
     if resume:
-        assert train.train(tiny, tmp_path, resume=True) == path
+        assert training.train(tiny, tmp_path, resume=True) == path
     else:
         shutil.copytree(run, path)
         with pytest.raises(InputError, match="is there already; --overwrite"):
-            train.train(tiny, tmp_path)
+            training.train(tiny, tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -246,7 +253,7 @@ def test_what_was_stopped_before_it_had_a_config_starts_anew(run, tiny, tmp_path
     path = tmp_path / run.name
     publishing.start(path)
     with pytest.raises(InputError, match="without --resume it starts"):
-        train.train(tiny, tmp_path, resume=True)
+        training.train(tiny, tmp_path, resume=True)
     assert run_folder.standing(path, tiny) == "new"
 
 
@@ -255,14 +262,14 @@ def test_a_stopped_run_whose_config_is_no_text_has_another(run, tiny, tmp_path):
     publishing.start(path)
     (publishing.partial(path) / run_folder.CONFIG).write_bytes(b"\xff")
     with pytest.raises(InputError, match="has another config"):
-        train.train(tiny, tmp_path, resume=True)
+        training.train(tiny, tmp_path, resume=True)
 
 
 def test_overwrite_replaces_a_run(tiny, tmp_path):
     config = dataclasses.replace(tiny, epochs=1)
-    path = train.train(config, tmp_path)
+    path = training.train(config, tmp_path)
     (path / "mine").touch()
-    assert train.train(config, tmp_path, overwrite=True) == path
+    assert training.train(config, tmp_path, overwrite=True) == path
     assert not (path / "mine").exists()
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
@@ -319,12 +326,12 @@ def test_bad_input_of_a_process_ends_in_one_line(tmp_path):
 
 def test_every_annealing_starts_and_ends_where_it_says():
     for kind in ("linear", "exponential", "cosine", "jang"):
-        schedule = train.temperature_schedule(Annealing(kind, 3.0, 0.5, 10), 100)
+        schedule = training.temperature_schedule(Annealing(kind, 3.0, 0.5, 10), 100)
         assert float(schedule(0)) == pytest.approx(3.0)
         assert float(schedule(100)) == pytest.approx(0.5, abs=1e-6)
         assert 0.5 < float(schedule(50)) < 3.0
     for kind in ("linear", "exponential", "cosine"):
-        schedule = train.temperature_schedule(Annealing(kind, -1.0, -2.0), 100)
+        schedule = training.temperature_schedule(Annealing(kind, -1.0, -2.0), 100)
         assert float(schedule(100)) == pytest.approx(-2.0)
 
 
@@ -338,7 +345,7 @@ def test_the_learning_rate_warms_up_and_decays():
 
 
 def test_weight_decay_is_on_kernels_alone(tiny):
-    loaded = train.load_data(tiny)
+    loaded = training.load_data(tiny)
     config = dataclasses.replace(
         tiny,
         backbone="resnet12",
@@ -346,7 +353,7 @@ def test_weight_decay_is_on_kernels_alone(tiny):
         head="gumbel_softmax",
         temperature="learned",
     )
-    model = train.build(config, loaded, "float32")
+    model = training.build(config, loaded, "float32")
     decayed = {
         v.path
         for v in model.trainable_variables
@@ -369,7 +376,7 @@ def test_a_backbone_of_ones_own_is_trained_and_served(
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = dataclasses.replace(tiny, backbone="my_networks:small")
-    run = train.train(config, tmp_path)
+    run = training.train(config, tmp_path)
     assert run.name.startswith("photos-my_networks.small-")
     serve, _ = saved_model.load(run)
     answer = serve(images=np.zeros((2, 16, 16, 3), "uint8"))
@@ -409,6 +416,6 @@ def test_a_head_and_a_backbone_are_added_by_one_registration_each(
     with pytest.raises(SystemExit, match=r"^0$"):
         train.main([*flags, "--saved_models", str(tmp_path / "runs")])
     runs = list((tmp_path / "runs").iterdir())
-    evaluate.evaluate(runs, tmp_path / "out", timings=False)
+    evaluation.evaluate(runs, tmp_path / "out", timings=False)
     for name in ("comparison.md", "comparison.csv", "comparison.html"):
         assert "sharp_softmax" in (tmp_path / "out" / name).read_text("utf-8")

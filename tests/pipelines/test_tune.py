@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipelines import search as searching
-from pipelines import train, tune
+from pipelines import train, training, tune, tuning
 from pipelines import trials as found
 from pipelines.config import Annealing, Config
 from pipelines.run_folder import read_history
@@ -82,7 +82,7 @@ def test_a_full_disk_ends_a_search_in_one_line(base, tmp_path, monkeypatch, capf
     def fit(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train, "fit", fit)
+    monkeypatch.setattr(training, "fit", fit)
     assert command(tune.main, flags(base, tmp_path / "searches")) == 1
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {tmp_path / 'searches'}")
@@ -97,7 +97,7 @@ def test_what_a_trial_keeps_is_no_model(searched):
 KILL = """
 import os, signal, sys
 from pipelines import search as searching
-from pipelines import train, trials as found, tune
+from pipelines import training, trials as found, tune
 
 starts = 0
 
@@ -108,7 +108,7 @@ def kill(self, batch, logs=None):
     if starts == int(sys.argv[1]) and self.epochs == 1 and batch == 3:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train.Progress.on_train_batch_end = kill
+training.Progress.on_train_batch_end = kill
 tune.main(sys.argv[2:])
 """
 
@@ -157,9 +157,7 @@ def test_the_space_is_what_was_asked_for(search, both_signs):
     asked = searching.Search(
         search=search, lowest=0.5, highest=4, both_signs=both_signs
     )
-    oracle = searching.oracle_of(
-        dataclasses.replace(asked, algorithm="random"), Config()
-    )
+    oracle = tuning.oracle_of(dataclasses.replace(asked, algorithm="random"), Config())
     base = Config(head="gumbel_softmax")
     drawn = [
         searching.config_of_trial(base, oracle.populate_space(str(i))["values"])
@@ -273,7 +271,7 @@ def test_a_chief_and_two_workers_end_every_trial_though_one_is_killed(base, tmp_
 def test_errors_name_the_folder_and_not_the_link_to_it():
     with (
         pytest.raises(OSError, match="room") as caught,
-        tune.without_link(Path("/tmp/x/search"), Path("searches/mine")),
+        tuning.without_link(Path("/tmp/x/search"), Path("searches/mine")),
     ):
         raise OSError(28, "no room", "/tmp/x/search/oracle.json")
     assert caught.value.filename == "searches/mine/oracle.json"
