@@ -141,11 +141,11 @@ def ratio(row: dict, name: str, words: str = ".2f") -> str:
 
 
 def apart(row: dict, reference: dict, words: str = ".2f") -> str:
-    """How many times as long a side takes as another that was timed at another time.
+    """How many times as long a side takes as another, each timed by itself.
 
     Returns:
-        The ratio of the medians and, since their rounds do not go together, the least
-        and the largest ratio of any two of them; of a side to itself, 1.
+        The ratio of the medians, and from its fastest round to the other's slowest up
+        to its slowest to the other's fastest; of a side to itself, 1.
     """
     if row is reference:
         return format(1, words)

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from benchmarks import plots, runner
 from benchmarks.sides import written
-from pipelines import batching, run_folder, running, training
+from pipelines import batching, run_folder, training
 from pipelines.config import Config
+from pipelines.experiment import read
 from pipelines.plots import COLOURS
 
 SIDES = {
@@ -145,7 +146,7 @@ def measured(
         beside: How many runs PyTorch trains too, each next to ours.
         experiment: The file of the runs.
     """
-    configs = [planned.config for planned in running.read(experiment).runs]
+    configs = [planned.config for planned in read(experiment).runs]
     found = []
     for number, config in enumerate(configs):
         for name, maker in SIDES.items():

@@ -1,4 +1,7 @@
-"""A laboratory for output heads, on TensorFlow: one module, one command."""
+"""A laboratory for output heads, on TensorFlow.
+
+Each command is a module of its name, with the options; another does the work.
+"""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Whether a config's head, loss, output, data set and backbone are there, and agree."""
+"""Whether what a config or a search names is there, and goes together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from kerasoft import backbones, heads
 from pipelines import datasets, losses, outputs
 from pipelines.config import Config, Switch
 from pipelines.errors import InputError
+from pipelines.metrics import METRICS
+from pipelines.search import Search
 
 
 def check(config: Config) -> None:
     """Checks what a config names.
 
     A backbone of a module of the user's is only looked for where it will be trained
-    (`check_backbone`): what it was trained to is read and judged without it.
+    (`check_backbone`): a trained run is read and judged without that module.
 
     Raises:
         InputError: If something is not there, or they do not go together.
@@ -42,6 +44,19 @@ def check_backbone(config: Config) -> None:
         "dropblock",
         f"belongs to the backbone resnet12; {config.backbone} has none",
     )
+
+
+def check_objective(search: Search) -> None:
+    """Checks that what is searched for is a metric.
+
+    Raises:
+        InputError: If it is none.
+    """
+    if search.objective not in METRICS:
+        raise InputError(
+            f"objective must be one of {', '.join(METRICS)}. "
+            f"Received: {search.objective}"
+        )
 
 
 def _check_head(config: Config):

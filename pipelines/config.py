@@ -245,7 +245,8 @@ class Config:
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"
             )
         self.require(self.seed >= 0, "seed", "must be at least 0 and below 2**31")
-        # After what can be told at once.
+        # What its names stand for is known to TensorFlow's side alone, whose import
+        # takes seconds: so it is checked after what numbers alone tell.
         import_tensorflow()
         from pipelines import checks
 

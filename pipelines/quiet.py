@@ -1,6 +1,6 @@
 """The import of TensorFlow, which takes seconds and writes to the error output.
 
-A command waits for it until its options are read: a wrong one is answered at once.
+A command puts it off until its options are read: a wrong one is answered at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             greeting.seek(0)
             os.write(stderr, greeting.read())
             raise

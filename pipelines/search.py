@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
+
+CHIEF = "chief"
+TRIALS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +40,6 @@ class Search:
     both_signs: bool = False
 
     def __post_init__(self):
-        from pipelines.metrics import METRICS  # takes a second to import
-
-        if self.objective not in METRICS:
-            raise InputError(
-                f"objective must be one of {', '.join(METRICS)}. "
-                f"Received: {self.objective}"
-            )
         if not 0 < self.lowest < self.highest < math.inf:
             raise InputError(
                 "lowest must be above 0 and below highest; --both_signs true adds the "
@@ -71,3 +68,8 @@ def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:
         learning_rate=values.get("learning_rate", base.learning_rate),
         epochs=values.get("tuner/epochs", base.epochs),  # Hyperband's
     )
+
+
+def role() -> str:
+    """What this process is among several that search together; empty if alone."""
+    return os.environ.get("KERASTUNER_TUNER_ID", "")

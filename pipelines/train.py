@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     given = parse(options, argv)
     config = config_of(given)
-    from pipelines import run_folder, training  # which imports TensorFlow
+    from pipelines import run_folder, training
 
     path = training.train(config, given.saved_models, given.resume, given.overwrite)
     record = run_folder.read_record(path)

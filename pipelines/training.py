@@ -239,7 +239,10 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
                 lambda: optimizer.iterations,
                 steps,
             )
-            metrics = ["accuracy", ClassesPredicted(num_classes)]
+            # Objects, not names, of which Keras makes metrics in the first step: then
+            # TensorFlow would trace that step twice.
+            accuracy = keras.metrics.CategoricalAccuracy("accuracy")
+            metrics = [accuracy, ClassesPredicted(num_classes)]
             options |= {"loss": loss, "metrics": metrics}
         model.compile(optimizer, **options)
         optimizer.build(model.trainable_variables)

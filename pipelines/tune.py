@@ -16,7 +16,7 @@ from pipelines.commands import command
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.options import config_of, parse, parser
-from pipelines.search import Search, config_of_trial
+from pipelines.search import CHIEF, Search, config_of_trial, role
 
 EPOCHS = 3
 
@@ -33,16 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="Start anew, if the search is there."
     )
     given = parse(options, argv)
-    base = config_of(given)
-    search = Search(**{f.name: given[f.name] for f in dataclasses.fields(Search)})
-    from pipelines import checks, datasets, tuning  # which imports TensorFlow
-
-    role = tuning.role()
-    if role not in ("", tuning.CHIEF) and not os.environ.get("KERASTUNER_ORACLE_IP"):
+    if role() not in ("", CHIEF) and not os.environ.get("KERASTUNER_ORACLE_IP"):
         raise InputError(
-            f"KERASTUNER_TUNER_ID={role} makes this a worker, whose chief is at "
+            f"KERASTUNER_TUNER_ID={role()} makes this a worker, whose chief is at "
             "KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT; they are not set."
         )
+    search = Search(**{f.name: given[f.name] for f in dataclasses.fields(Search)})
+    base = config_of(given)
+    from pipelines import checks, datasets, tuning
+
+    checks.check_objective(search)
     # Trials are short unless it was asked for; what they find is trained as usual.
     asked = options.parse_args(argv, defaults=False)
     epochs = None if "epochs" in asked else Config.epochs

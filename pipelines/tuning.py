@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -37,12 +36,10 @@ from pipelines import (
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
-from pipelines.search import Search, config_of_trial
+from pipelines.search import CHIEF, TRIALS, Search, config_of_trial, role
 from pipelines.typed_json import write_text
 
-CHIEF = "chief"
 LEARNING_RATES = (0.02, 1.0)
-TRIALS = 8
 
 
 class Tuner(keras_tuner.Tuner):
@@ -238,11 +235,6 @@ def save_whole(path: str, content: dict) -> str:
 
 
 keras_tuner.src.utils.save_json = save_whole
-
-
-def role() -> str:
-    """What this process is among several that search together; empty if alone."""
-    return os.environ.get("KERASTUNER_TUNER_ID", "")
 
 
 def check(base: Config, search: Search, dataset: datasets.Data) -> None:

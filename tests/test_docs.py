@@ -295,11 +295,23 @@ def test_the_figures_of_many_classes(pytestconfig):
     z, few = (rows[n, "kerasoft, Z-loss"] for n in (10**6, 10**4))
     dense = rows[10**6, "Keras, Dense and softmax"]
     readme = " ".join((root / "README.md").read_text("utf-8").split())
-    assert f"{1000 * z['seconds']:.1f} ms" in readme
-    times = runner.apart(z, few)
-    assert times.replace(" (", " times, ").replace(")", " between") in readme
-    times = runner.apart(dense, z, ".0f")
-    assert times.replace(" (", " times as long as the step alone (")[:-1] in readme
+
+    def spread(one, other):
+        low, high = one["fastest"] / other["slowest"], one["slowest"] / other["fastest"]
+        return one["seconds"] / other["seconds"], low, high
+
+    def whole(row):  # a step with its share of multiplying out
+        return 1000 * row["seconds"] + row["refactor_seconds"]
+
+    middle, low, high = spread(z, few)
+    assert (
+        f"takes {1000 * z['seconds']:.1f} ms, about as long as with ten thousand "
+        f"({middle:.2f} times; {low:.2f} to {high:.2f} between extreme rounds)"
+    ) in readme
+    assert f"{whole(z):.1f} ms against {whole(few):.1f}" in readme
+    middle, low, high = spread(dense, z)
+    told = f"{middle:.0f} times as long as the step alone ({low:.0f} to {high:.0f};"
+    assert told in readme
 
 
 def test_the_times_of_heads(pytestconfig):

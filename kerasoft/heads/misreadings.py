@@ -63,11 +63,8 @@ def _flatten(things: Any) -> list:
 def _reads(module: Any, thing: Any) -> str | None:
     """What one of Keras's losses or metrics reads; `None` for any other."""
     if isinstance(thing, str):
-        try:
-            thing = module.get(thing)
-        except ValueError:
-            return None
-    if inspect.isfunction(thing):
+        thing = _named(module, thing)
+    if inspect.isfunction(thing) or inspect.isclass(thing):
         name, home = thing.__name__, thing.__module__
         parameters = inspect.signature(thing).parameters.values()
         options = {parameter.name: parameter.default for parameter in parameters}
@@ -80,6 +77,22 @@ def _reads(module: Any, thing: Any) -> str | None:
         return "logits" if options["from_logits"] else "probabilities"
     by_threshold = any(option in options for option in _THRESHOLDS)
     return "probabilities" if by_threshold or name in _DIVERGENCES else None
+
+
+def _named(module: Any, name: str) -> Any:
+    """One of Keras's classes or functions, by its name or alias; `None` for any other.
+
+    A metric is not made of it, as `keras.metrics.get` would: where its variables are
+    made while TensorFlow traces a training step, the step is traced twice.
+    """
+    plain = name.replace("_", "").lower()
+    for known, thing in vars(module).items():
+        if inspect.isclass(thing) and known.lower() == plain:
+            return thing
+    try:
+        return keras.losses.get(name)  # functions, by the aliases of metrics too
+    except ValueError:
+        return None
 
 
 def _name(thing: Any) -> str:

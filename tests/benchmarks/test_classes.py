@@ -65,6 +65,7 @@ def test_a_ratio_of_sides_timed_apart_goes_between_their_extreme_rounds():
     some = {"seconds": 4.0, "fastest": 3.0, "slowest": 5.0}
     other = {"seconds": 2.0, "fastest": 1.0, "slowest": 2.5}
     assert runner.apart(some, other, ".1f") == "2.0 (1.2 to 5.0)"
+    assert runner.apart(some, some, ".1f") == "1.0"
 
 
 def test_times_are_taken_in_turn():

@@ -385,7 +385,14 @@ def test_a_loss_that_reads_logits_after_a_softmax_is_told_of():
 
 @pytest.mark.parametrize(
     "metric",
-    ["AUC", keras.metrics.Precision(), keras.metrics.CategoricalCrossentropy()],
+    [
+        "AUC",
+        "auc",
+        "bce",
+        "categorical_crossentropy",
+        keras.metrics.Precision(),
+        keras.metrics.CategoricalCrossentropy(),
+    ],
 )
 def test_a_metric_that_reads_probabilities_on_a_log_head_is_told_of(metric):
     (said,) = told(heads.LogSoftmax(), losses.matched_loss("log_softmax"), [metric])
@@ -409,6 +416,27 @@ def test_a_metric_that_reads_probabilities_on_a_log_head_is_told_of(metric):
 )
 def test_what_reads_an_output_for_what_it_is_is_not_told_of(head, loss, metrics):
     assert told(heads.get(head), loss, metrics) == []
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="of TensorFlow")
+def test_looking_for_misreadings_does_not_make_a_training_step_be_traced_twice():
+    traced = []
+
+    class Counting(heads.LogSoftmax):
+        def activate(self, logits):
+            traced.append(1)
+            return super().activate(logits)
+
+    model = ending_in(Counting())
+    accuracy = keras.metrics.CategoricalAccuracy()
+    model.compile("sgd", losses.matched_loss("log_softmax"), metrics=["mae", accuracy])
+    x, y = np.zeros((8, 3), "float32"), np.eye(5, dtype="float32")[np.arange(8) % 5]
+    # Keras itself makes the variables of its metrics and optimiser when it first can.
+    model.optimizer.build(model.trainable_variables)
+    model.compute_metrics(x, y, y)
+    traced.clear()
+    model.fit(x, y, verbose=0)
+    assert len(traced) == 1
 
 
 def test_a_log_head_inside_a_network_is_not_told_of():

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COMMANDS = ("train", "tune", "evaluate", "report", "run", "predict")
+WORK = ("training", "tuning", "evaluation", "files", "running", "saved_model")
 WRITES = {
     "os.rename",
     "os.remove",
@@ -93,7 +94,7 @@ def forks():
 
 
 def _serve():
-    for name in COMMANDS:
+    for name in (*COMMANDS, *WORK):
         importlib.import_module(f"pipelines.{name}")
     for line in sys.stdin:
         print(json.dumps(_together([Job(*job) for job in json.loads(line)])))

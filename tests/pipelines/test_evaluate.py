@@ -17,6 +17,7 @@ from records import HEADS, ended, pretend
 
 from pipelines import (
     between_runs,
+    checks,
     comparison,
     datasets,
     draw_plotly,
@@ -617,7 +618,7 @@ def test_a_metric_is_added_by_one_registration(runs, tmp_path, monkeypatch):
     assert float(first["sure_low"]) <= float(first["sure"]) <= float(first["sure_high"])
     for name in ("comparison.md", "comparison.html"):
         assert "how sure" in (out / name).read_text("utf-8")
-    assert search.Search(objective="sure").objective == "sure"
+    checks.check_objective(search.Search(objective="sure"))
 
 
 def test_configurations_are_compared_over_seeds(compared):

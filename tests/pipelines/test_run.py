@@ -14,7 +14,7 @@ from records import ended, leave
 from pipelines import evaluation, run, running
 from pipelines.config import Annealing, Config
 from pipelines.errors import InputError
-from pipelines.experiment import Planned
+from pipelines.experiment import Planned, read
 
 # Stands for the trainer: publishes a run at once, or fails where the seed is 1.
 STUB = """
@@ -83,7 +83,7 @@ def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
         }
     )
     made = functools.partial(Config, dataset="cifar100")
-    assert running.read(path).runs == [
+    assert read(path).runs == [
         *(
             Planned(made("gumbel_softmax", t, width=4, seed=seed), None)
             for seed in (0, 1)
@@ -97,7 +97,7 @@ def test_lists_are_axes_and_a_run_wins_over_the_defaults(experiment):
 def test_an_annealing_is_one_value(experiment):
     annealing = {"kind": "linear", "start": 3, "end": 1}
     entry = {"head": "gumbel_softmax", "temperature": annealing, "dataset": "cifar100"}
-    (planned,) = running.read(experiment({"runs": [entry]})).runs
+    (planned,) = read(experiment({"runs": [entry]})).runs
     assert planned.config.temperature == Annealing("linear", 3.0, 1.0)
 
 
@@ -108,13 +108,13 @@ def test_an_experiment_declares_what_it_compares(experiment):
         "contrasts": [[{"head": "softmax"}, {"head": "log_softmax"}]],
         "margin": 2,
     }
-    described = running.read(experiment(content))
+    described = read(experiment(content))
     assert len(described.runs) == 6
     ((a, b),) = described.contrasts
     softmax = Config(dataset="shapes100", width=4, head="softmax")
     assert (a, b) == (softmax, dataclasses.replace(softmax, head="log_softmax"))
     assert described.margin == 0.02
-    assert running.read(experiment({"runs": [{}]})).contrasts == []
+    assert read(experiment({"runs": [{}]})).contrasts == []
 
 
 @pytest.mark.parametrize(
@@ -173,14 +173,14 @@ def test_an_experiment_declares_what_it_compares(experiment):
 )
 def test_a_wrong_experiment_is_refused(content, message, experiment):
     with pytest.raises(InputError, match=message) as caught:
-        running.read(experiment(content))
+        read(experiment(content))
     assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_is_no_experiment(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="no regular file"):
-        running.read(tmp_path / "pipe")
+        read(tmp_path / "pipe")
 
 
 def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
@@ -193,7 +193,7 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("name", ["quickstart", "writeup", "full", "two-level"])
 def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
     path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
-    planned = running.read(path).runs
+    planned = read(path).runs
     names = [one.config.run_name for one in planned]
     assert len(set(names)) == len(names) >= 3
     assert f"python -m pipelines.run experiments/{name}.yaml" in path.read_text()
