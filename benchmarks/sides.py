@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from pipelines.quiet import import_tensorflow
+
 Calls = Callable[[int], None]  # makes a number of calls
 
 
@@ -95,6 +97,7 @@ def repeated(function: Callable[[], object]) -> Calls:
 def main(maker: str, options: str):
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is no answer
+    import_tensorflow()  # every side's module imports it
     module, name = maker.split(":")
     function = getattr(importlib.import_module(module), name)(**json.loads(options))
     for line in sys.stdin:

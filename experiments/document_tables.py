@@ -27,6 +27,7 @@ from benchmarks.runner import apart, by, ratio
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
 from pipelines.comparison import Comparison, Contrast, Table
+from pipelines.config import Config
 from pipelines.contrasts import estimate_over_seeds
 from pipelines.keeping import read
 
@@ -345,6 +346,46 @@ def over_seeds(
     return judged(compared, estimates)
 
 
+def of_seeds(
+    name: str, metric: str, told: Callable[[Config], str | None]
+) -> dict[str, dict[int, float]]:
+    """A metric of a comparison's runs without noise, by configuration and seed.
+
+    Args:
+        name: The comparison.
+        metric: As predicted, not scaled.
+        told: What a configuration is called, or `None` if it is left out.
+    """
+    table, found = compared(name), {}
+    for row in table.rows:
+        config = table.runs[row.run].config
+        if not row.samples and (words := told(config)):
+            found.setdefault(words, {})[config.seed] = row.as_is.metrics[metric]
+    return found
+
+
+def top5_of_z() -> str:
+    """The difference in top-5 accuracy between softmax and the Z-loss."""
+    found = of_seeds("z", "top5", lambda config: f"{config.head}, top-5")
+    return document.contrasts(
+        over_seeds([("log_softmax, top-5", "z_loss, top-5")], found)
+    )
+
+
+def calibration_by_temperature() -> str:
+    """How ECE differs between temperatures of log-Gumbel-softmax."""
+
+    def told(config: Config) -> str | None:
+        matched = config.head == "log_gumbel_softmax" and config.loss == "matched"
+        return f"ECE at {config.temperature:g}" if matched else None
+
+    found = of_seeds("temperature", "ece", told)
+    pairs = [(0.25, 1), (1, 3), (10, 3)]
+    return document.contrasts(
+        over_seeds([(f"ECE at {a:g}", f"ECE at {b:g}") for a, b in pairs], found)
+    )
+
+
 def next_word_runs(layer: str) -> list[dict]:
     """The runs of an output layer, one a seed."""
     paths = sorted((RESULTS / "next-word").glob(f"{layer}-*.json"))
@@ -484,6 +525,7 @@ TABLES: dict[str, Callable[[], str]] = {
         compared("temperature"), "as_logits"
     ),
     "temperature, contrasts": of_contrasts("temperature"),
+    "temperature, ECE": calibration_by_temperature,
     "temperature, estimators": lambda: temperature.table_of_estimators(
         loaded("temperature/estimators.json")
     ),
@@ -506,6 +548,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "z": which_z,
     "z, search": search_for_z,
     "z, contrasts": of_contrasts("z"),
+    "z, top-5": top5_of_z,
 }
 
 

@@ -381,6 +381,21 @@ def test_the_next_word_is_as_the_document_on_many_classes_tells_it(pytestconfig)
     assert all(z[m] < curves["adaptive"][m] for m in z if m >= 1)
 
 
+def test_the_study_of_many_classes_shows_its_layers(pytestconfig):
+    made = script(pytestconfig.rootpath / "experiments" / "many_classes.py")
+    found = read(pytestconfig.rootpath / "results" / "glyphs").comparison
+    (table,) = found.tables
+    ((words, (row,)),) = made.layers(table)
+    assert words == "two-level"
+    accuracy = 100 * row.as_is.metrics["accuracy"]
+    line = made.table_of_runs(found).splitlines()[-1]
+    assert line.startswith(f"| 20,902 | two-level | 1 | {accuracy:.1f} |")
+    clean, harder = made.draw(found).axes
+    for axes, name in ((clean, "accuracy"), (harder, "harder_accuracy")):
+        drawn = [tuple(p) for x in axes.lines for p in x.get_xydata()]
+        assert (20902, 100 * row.as_is.metrics[name]) in drawn
+
+
 class Reached(BaseException):
     """A command has understood its options and begins its work."""
 

@@ -190,7 +190,9 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", ["quickstart", "writeup", "full", "two-level"])
+@pytest.mark.parametrize(
+    "name", ["quickstart", "writeup", "full", "two-level", "many-classes"]
+)
 def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
     path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
     planned = read(path).runs
