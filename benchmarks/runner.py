@@ -131,12 +131,7 @@ def markdown(result: dict, page: Sequence[str]) -> str:
 
 
 def ratio(row: dict, name: str, words: str = ".2f") -> str:
-    """A ratio as `measure.ratio` gives it: the median, and the range over rounds.
-
-    Of older results, the range is not known.
-    """
-    if f"{name}, from" not in row:
-        return format(row[name], words)
+    """A ratio as `measure.ratio` gives it: the median, and the range over rounds."""
     return with_range(row[name], row[f"{name}, from"], row[f"{name}, to"], words)
 
 

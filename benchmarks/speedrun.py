@@ -41,17 +41,17 @@ def ours(config: dict) -> Callable[[str], None]:
         the data are in memory and end after the last epoch's validation, the test
         accuracy, and the history.
     """
-    read = Config(**config)
-    dataset = training.load_data(read)
+    recipe = Config(**config)
+    dataset = training.load_data(recipe)
 
     def trained(out: str):
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder) / run_folder.EXTRA
             started = time.perf_counter()
-            model, _ = training.fit(read, dataset, work, verbose=0)
+            model, _ = training.fit(recipe, dataset, work, verbose=0)
             seconds = time.perf_counter() - started
             history = run_folder.read_history(Path(folder))
-        served = training.serving_copy(read, dataset, model)
+        served = training.serving_copy(recipe, dataset, model)
         classes = len(dataset.class_names)
         _, accuracy = served.evaluate(
             batching.batches(dataset.test, classes), verbose=0
