@@ -18,6 +18,8 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.quiet import import_tensorflow
+
 COMMANDS = ("train", "tune", "evaluate", "report", "run", "predict")
 WORK = ("training", "tuning", "evaluation", "files", "running", "saved_model")
 WRITES = {
@@ -94,6 +96,7 @@ def forks():
 
 
 def _serve():
+    import_tensorflow()
     for name in (*COMMANDS, *WORK):
         importlib.import_module(f"pipelines.{name}")
     for line in sys.stdin:

@@ -217,7 +217,7 @@ def test_an_interrupt_ends_a_command_whatever_becomes_of_it(argv):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.0, 3.5])
-def test_ctrl_c_while_a_command_starts_is_silent(seconds):
+def test_ctrl_c_while_a_command_starts_is_not_answered(seconds):
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.train", "--epochs", "1000"],
         stdout=subprocess.PIPE,
@@ -229,4 +229,5 @@ def test_ctrl_c_while_a_command_starts_is_silent(seconds):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)
-    assert err == ""
+    # On a fast machine it has said already where its data set is.
+    assert all(line.startswith("*** DATA SET") for line in err.splitlines())
