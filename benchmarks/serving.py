@@ -1,8 +1,9 @@
-"""Serving beside ONNX Runtime: `python -m benchmarks.serving`.
+"""Serving in each format: `python -m benchmarks.serving`.
 
-Writes ResNet-12 as the SavedModel that `pipelines.train` leaves, and the same network
-as ONNX from PyTorch; serves one image, and many, with each in a process of its own and
-in turn, and writes results/benchmarks/serving.*. Needs `pip install -e '.[bench]'`.
+Writes ResNet-12 as the SavedModel that `pipelines.train` leaves, in the formats of
+`pipelines.export`, and, for comparison, as PyTorch exports the same network for ONNX
+Runtime; serves one image, and many, with each in a process of its own and in turn, and
+writes results/benchmarks/serving.*. Needs `pip install -e '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -16,25 +17,36 @@ from pathlib import Path
 
 from benchmarks import measure, plots, runner
 from benchmarks.sides import side
-from pipelines import saved_model
+from pipelines import formats, saved_model
 
 # TensorFlow after pipelines, which sets it up.
+import keras  # isort: skip
 import tensorflow as tf  # isort: skip
 import kerasoft  # isort: skip
 
+REFERENCE = "PyTorch's ONNX"
 SIDES = {
-    "SavedModel": "benchmarks.serving:savedmodel",
-    "ONNX Runtime": "benchmarks.pytorch:onnx_runtime",
+    "SavedModel of a run": ("benchmarks.serving:savedmodel", {}),
+    **{
+        f"export, {kind}": ("benchmarks.serving:exported", {"kind": kind})
+        for kind in formats.FORMATS
+    },
+    REFERENCE: ("benchmarks.pytorch:onnx_runtime", {}),
 }
 ROUND_SECONDS = 0.3
 
 
+def network(width: int) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return kerasoft.resnet12(width=width, head="log_softmax")
+
+
 def savedmodel(width: int) -> Callable[[int, int], None]:
     """Makes a function that asks a SavedModel about some images a number of times."""
-    model = kerasoft.resnet12(width=width, head="log_softmax")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        saved_model.export(model, list(map(str, range(100))), path / "model", path)
+        classes = list(map(str, range(100)))
+        saved_model.export(network(width), classes, path / "model", path)
         served = tf.saved_model.load(str(path / "model"))
     serve = served.signatures["serving_default"]
 
@@ -47,10 +59,36 @@ def savedmodel(width: int) -> Callable[[int, int], None]:
     return ask
 
 
+def exported(width: int, kind: str) -> Callable[[int, int], None]:
+    """Makes a function that asks an export about some images a number of times."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, formats.FORMATS[kind].file)
+        formats.FORMATS[kind].write(formats.Network(network(width)), file)
+        opened = formats.FORMATS[kind].open(file)
+
+    def ask(count: int, calls: int):
+        images = measure.pixels(count).images
+        for _ in range(calls):
+            opened.ask(images)
+
+    return ask
+
+
+def sizes(width: int) -> dict[str, int]:
+    """The bytes of each format's files."""
+    model, found = formats.Network(network(width)), {}
+    for kind, form in formats.FORMATS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            form.write(model, Path(folder, form.file))
+            files = filter(Path.is_file, Path(folder).rglob("*"))
+            found[kind] = sum(file.stat().st_size for file in files)
+    return found
+
+
 def measured(
     rounds: int = 15, width: int = 16, images: Sequence[int] = (1, 256)
 ) -> dict:
-    """Times both sides on each number of images, in turn.
+    """Times the sides on each number of images, in turn.
 
     Args:
         rounds: Measurements of each.
@@ -60,8 +98,8 @@ def measured(
     rows = []
     with contextlib.ExitStack() as stack:
         sides = {
-            name: stack.enter_context(side(maker, width=width))
-            for name, maker in SIDES.items()
+            name: stack.enter_context(side(maker, width=width, **options))
+            for name, (maker, options) in SIDES.items()
         }
         for count in images:
             calls = {name: functools.partial(ask, count) for name, ask in sides.items()}
@@ -72,11 +110,11 @@ def measured(
                     "side": name,
                     "seconds": statistics.median(taken),
                     "images a second": count / statistics.median(taken),
-                    **measure.ratio("to ONNX Runtime", times["ONNX Runtime"], taken),
+                    **measure.ratio("to PyTorch's ONNX", times[REFERENCE], taken),
                 }
                 for name, taken in times.items()
             ]
-    return {"times": rows}
+    return {"times": rows, "bytes": sizes(width)}
 
 
 def plot(result: dict) -> plots.Figure:
@@ -95,16 +133,24 @@ def page(result: dict) -> list[str]:
             "side": row["side"],
             "milliseconds a call": f"{1000 * row['seconds']:.3g}",
             "images a second": f"{row['images a second']:,.0f}",
-            "to ONNX Runtime": runner.ratio(row, "to ONNX Runtime"),
+            "to PyTorch's ONNX": runner.ratio(row, "to PyTorch's ONNX"),
         }
         for row in result["times"]
     ]
     return [
-        "# Serving, beside ONNX Runtime",
+        "# Serving in each format",
         f"ResNet-12 of width {result['width']} in float32, from uint8 images to "
-        f"log-probabilities; medians of {result['rounds']} rounds.",
+        "probabilities; PyTorch's ONNX is the same network, exported by PyTorch for "
+        f"ONNX Runtime; medians of {result['rounds']} rounds.",
         "![Images a second](serving.png)",
         runner.table(cells, "side"),
+        "The files, in MB:",
+        runner.table(
+            [
+                {"format": kind, "MB": f"{size / 1e6:.2f}"}
+                for kind, size in result["bytes"].items()
+            ]
+        ),
     ]
 
 

@@ -120,14 +120,15 @@ def against_each_other(
             several seeds are compared with the most accurate of them.
         margin: The difference of accuracy that is too small to matter.
     """
-    groups = by_configuration(
+    found = by_configuration(
         [row for row in table.rows if not row.samples],
         {name: run.config for name, run in table.runs.items()},
     )
-    runs = {c: [row.run for row in group] for (c, _), group in groups.items()}
+    groups = {key.config: rows for key, rows in found.items() if not key.copy}
+    runs = {config: [row.run for row in rows] for config, rows in groups.items()}
     rights = {
-        config: np.stack([metrics.right(outcomes[row.id]) for row in group])
-        for (config, _), group in groups.items()
+        config: np.stack([metrics.right(outcomes[row.id]) for row in rows])
+        for config, rows in groups.items()
     }
     titled = dict(zip(rights, titles.titles(list(rights)), strict=True))
     asked = [pair for pair in declared if set(pair) <= set(rights)]
@@ -189,7 +190,7 @@ def over_seeds(
     unseeded = [dataclasses.replace(config, seed=0) for config in configs.values()]
     titled = dict(zip(unseeded, titles.titles(unseeded), strict=True))
     groups = []
-    for (config, samples), group in by_configuration(rows, configs).items():
+    for (config, samples, _), group in by_configuration(rows, configs).items():
         if len(group) > 1:
             runs = [row.run for row in group]
             groups.append(

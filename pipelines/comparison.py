@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -259,14 +259,35 @@ class Table:
         return next((g for g in self.groups if (g.runs, g.samples) == key), None)
 
 
+class Configuration(NamedTuple):
+    """What rows that differ by their seed alone have in common.
+
+    Attributes:
+        config: With seed 0.
+        samples: As of `Row`.
+        copy: How many runs of the same configs, seeds too, stand before them.
+    """
+
+    config: Config
+    samples: int
+    copy: int
+
+
 def by_configuration(
     rows: Iterable[Row], configs: Mapping[str, Config]
-) -> dict[tuple[Config, int], list[Row]]:
-    """The rows by their config without its seed, and their number of samples."""
-    members = defaultdict(list)
+) -> dict[Configuration, list[Row]]:
+    """The rows by their config without its seed, and their number of samples.
+
+    Of runs that have the seed in common too, as a run and its exports, the first counts
+    as one of the seeds; each of the others is a configuration by itself.
+    """
+    members, copies = defaultdict(list), Counter()
     for row in rows:
-        config = dataclasses.replace(configs[row.run], seed=0)
-        members[config, row.samples].append(row)
+        config = configs[row.run]
+        copy = copies[config, row.samples]
+        copies[config, row.samples] += 1
+        key = Configuration(dataclasses.replace(config, seed=0), row.samples, copy)
+        members[key].append(row)
     return members
 
 

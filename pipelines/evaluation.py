@@ -24,12 +24,12 @@ from pipelines import (
     between_runs,
     datasets,
     files,
+    formats,
     judging,
     metrics,
     publishing,
     robustness,
     run_folder,
-    saved_model,
 )
 from pipelines.comparison import (
     FORMAT,
@@ -172,11 +172,13 @@ def judge_all(
         foreign = robustness.others(wanted.ood, dataset, config.image_size)
     histories = {run.name: run_folder.read_history(run.path) for run in members}
     unseeded = {run.name: dataclasses.replace(run.config, seed=0) for run in members}
-    counts = Counter(unseeded.values())
+    # Of the runs of one config, as a run and its exports.
+    first = {run.config: run.name for run in reversed(members)}
+    counts = Counter(unseeded[name] for name in first.values())
     rows, shifted, unfamiliar, sums, seeds = [], [], [], {}, defaultdict(list)
     for number, run in enumerate(members, 1):
         started = time.monotonic()
-        serve, class_names = saved_model.load(run.path)
+        serve, class_names = formats.load(run.path)
         if class_names != dataset.class_names:
             raise InputError(
                 f"The classes of {run.name} have other names than those of "
@@ -206,7 +208,7 @@ def judge_all(
                 facts["predicted"], facts["label"], len(class_names)
             )
             key = unseeded[run.name], samples
-            if answer and counts[key[0]] > 1:
+            if answer and counts[key[0]] > 1 and first[run.config] == run.name:
                 sums[key] = sums.get(key, 0) + answer.probabilities
                 seeds[key].append(run.name)
             if answer and wanted.probabilities:

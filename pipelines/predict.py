@@ -23,15 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Prints the five most probable classes of each image.",
         exit_on_error=False,
     )
-    parser.add_argument("run", type=Path, help="A folder that pipelines.train wrote.")
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="A folder that pipelines.train or pipelines.export wrote.",
+    )
     parser.add_argument("images", type=str, nargs="+", help="Image files.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = parse(parser, argv)
     import_tensorflow()
-    from pipelines import saved_model
+    from pipelines import formats, saved_model
     from pipelines.pixels import read_image
 
-    serve, names = saved_model.load(given.run)
+    serve, names = formats.load(given.run)
     answers, status = {}, 0
     for path in map(Path, given.images):
         try:

@@ -1,13 +1,35 @@
-"""The import of TensorFlow, which takes seconds and writes to the error output.
+"""The import of TensorFlow, which takes seconds, and what C++ code writes.
 
-A command puts it off until its options are read: a wrong one is answered at once.
+A command puts the import off until its options are read: a wrong one is answered at
+once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keeps what is written to the error output, C++ code's too, unless it fails."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            kept.seek(0)
+            os.write(stderr, kept.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def import_tensorflow() -> None:
@@ -18,17 +40,7 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as greeting:
-        os.dup2(greeting.fileno(), 2)
-        try:
-            import tensorflow as tf
+    with hushed():
+        import tensorflow as tf
 
-            tf.config.list_physical_devices()
-        except Exception:
-            greeting.seek(0)
-            os.write(stderr, greeting.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+        tf.config.list_physical_devices()

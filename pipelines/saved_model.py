@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import tempfile
@@ -91,7 +92,7 @@ def export(model: keras.Model, class_names: list[str], path: Path, scratch: Path
 
     served = _Served()
     served.state = [variable.value for variable in model.variables]
-    _write_names(scratch / CLASS_NAMES, class_names)
+    write_names(scratch / CLASS_NAMES, class_names)
     served.class_names = tf.saved_model.Asset(str(scratch / CLASS_NAMES))
     # Autograph would read the source again, changed or not.
     function = functools.partial(tf.function, autograph=False)
@@ -187,26 +188,49 @@ def load(path: Path):
     """
     if not (path / "saved_model.pb").is_file():
         raise run_folder.no_run(path)
-    # TensorFlow takes brackets in a path for a pattern: it is given another name.
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder, "run")
-        link.symlink_to(path.resolve())
-        try:
-            served = tf.saved_model.load(str(link))
-            serve = served.signatures["serving_default"]
-            names = _read_names(path / "assets" / CLASS_NAMES)
-            if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
-                raise ValueError(f"{CLASS_NAMES} has {len(names)} names")
-        except Exception as error:  # TensorFlow raises whatever the bytes lead it to
-            raise InputError(
-                f"The run {path} is damaged ({one_line(error)[:200]}); train it anew."
-            ) from error
+    with _damaged(path):
+        served = read(path)
+        serve = served.signatures["serving_default"]
+        names = read_names(path / "assets" / CLASS_NAMES)
+        if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
+            raise ValueError(f"{CLASS_NAMES} has {len(names)} names")
     serve.keep_alive = served  # a signature alone does not hold its variables
     serve.sample = served.signatures.get("sample")
     return serve, names
 
 
-def _write_names(path: Path, names: Sequence[str]):
+def read(path: Path):
+    """Reads a SavedModel. Its functions work as long as it is kept."""
+    # TensorFlow takes brackets in a path for a pattern: it is given another name.
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder, "run")
+        link.symlink_to(path.resolve())
+        return tf.saved_model.load(str(link))
+
+
+def keras_model(path: Path) -> keras.Model:
+    """Loads the Keras model that a run keeps, without its optimiser.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    with _damaged(path):
+        return keras.models.load_model(
+            path / run_folder.EXTRA / run_folder.MODEL, compile=False
+        )
+
+
+@contextlib.contextmanager
+def _damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # readers raise whatever the bytes lead them to
+        raise InputError(
+            f"The run {path} is damaged ({one_line(error)[:200]}); train it anew."
+        ) from error
+
+
+def write_names(path: Path, names: Sequence[str]):
     """Writes one name a line; a line break in a name is written as in Python."""
     escaped = [
         name.translate({ord("\\"): "\\\\", ord("\n"): "\\n", ord("\r"): "\\r"})
@@ -215,7 +239,7 @@ def _write_names(path: Path, names: Sequence[str]):
     path.write_bytes(("\n".join(escaped) + "\n").encode())
 
 
-def _read_names(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
     def plain(found: re.Match[str]) -> str:
         return {"n": "\n", "r": "\r"}.get(found[1], found[1])
 

@@ -107,5 +107,5 @@ def test_a_damaged_model_is_named(file, content, run, tmp_path):
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1))
 def test_names_of_classes_are_read_as_they_were_written(tmp_path_factory, names):
     path = tmp_path_factory.getbasetemp() / saved_model.CLASS_NAMES
-    saved_model._write_names(path, names)
-    assert saved_model._read_names(path) == names
+    saved_model.write_names(path, names)
+    assert saved_model.read_names(path) == names

@@ -1,0 +1,213 @@
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import typing
+import warnings
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from kerasoft.heads import HEADS
+from pipelines import evaluation, export, formats, predict, saved_model, training
+from pipelines.errors import InputError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
+FILES = {"onnx": "model.onnx", "litert": "model.tflite", "tf_saved_model": "model"}
+
+# Asks exports by their runtime alone, in a process without kerasoft: image by image and
+# all at once.
+ASK = """
+import pathlib, sys
+import numpy as np
+
+def opened(kind, file):
+    if kind == "onnx":
+        import onnxruntime
+        session = onnxruntime.InferenceSession(file)
+        names = [output.name for output in session.get_outputs()]
+        return lambda images: dict(zip(names, session.run(names, {"images": images})))
+    if kind == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+        return Interpreter(model_path=str(file)).get_signature_runner()
+    import tensorflow as tf
+    served = tf.saved_model.load(file)
+    ask = served.signatures["serving_default"]
+    ask.keep_alive = served
+    return ask
+
+kind, images, *files = sys.argv[1:]
+images = np.load(images)
+for file in map(pathlib.Path, files):
+    ask = opened(kind, file)
+    answer = lambda images: {k: np.array(v) for k, v in ask(images=images).items()}
+    each = [answer(images[i : i + 1]) for i in range(len(images))]
+    whole = answer(images)
+    for name, array in whole.items():
+        one_by_one = np.concatenate([one[name] for one in each])
+        np.testing.assert_allclose(one_by_one, array, rtol=1e-4, atol=1e-4)
+    np.savez(file.parent / "answers.npz", **whole)
+assert "kerasoft" not in sys.modules
+"""
+
+
+def main(argv, capsys):
+    with pytest.raises(SystemExit) as exit:
+        export.main([str(word) for word in argv])
+    captured = capsys.readouterr()
+    return exit.value.code, captured.out, captured.err.splitlines()
+
+
+def close_to(expected):
+    """Within 1e-5, of numbers above 1 relative to the largest."""
+    return pytest.approx(
+        expected, rel=0, abs=1e-5 * max(1.0, float(np.abs(expected).max()))
+    )
+
+
+def answer_as_the_runs(runs, kind, folder):
+    """Whether exports answer by themselves what the SavedModels of runs answer."""
+    images = folder / "images.npy"
+    np.save(images, IMAGES)
+    outs = [folder / f"{kind}{number}" for number in range(len(runs))]
+    for run, out in zip(runs, outs, strict=True):
+        formats.export(run, kind, out)
+    files = [out / FILES[kind] for out in outs]
+    words = [sys.executable, "-c", ASK, kind, str(images), *map(str, files)]
+    subprocess.run(words, check=True)
+    for run, out in zip(runs, outs, strict=True):
+        serve, names = saved_model.load(run)
+        expected = saved_model.ask(serve, IMAGES, *formats.OUTPUTS)
+        answer = np.load(out / "answers.npz")
+        assert set(answer) == set(formats.OUTPUTS)
+        for name, array in zip(formats.OUTPUTS, expected, strict=True):
+            assert answer[name] == close_to(array), (run.name, name)
+        assert formats.load(out)[1] == names
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_an_export_answers_as_the_run(kind, run, tmp_path):
+    answer_as_the_runs([run], kind, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def every_run(tiny, tmp_path_factory):
+    """Runs of every head, and of every output layer."""
+    folder = tmp_path_factory.mktemp("every")
+    given = [{"head": head} for head in HEADS]
+    given += [
+        {"output": output, "head": "log_softmax"}
+        for output in ("sampled:2", "adaptive", "two_level:2")
+    ]
+    given += [
+        {"output": "chunked", "head": "sparsemax"},
+        {"output": "factored", "head": "z_loss"},
+        {"output": "factored", "head": "spherical_softmax"},
+    ]
+    configs = [dataclasses.replace(tiny, epochs=1, **options) for options in given]
+    with warnings.catch_warnings(action="ignore"):  # factored, with few classes
+        return [training.train(config, folder) for config in configs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FILES)
+def test_every_head_and_output_layer_is_exported(kind, every_run, tmp_path):
+    answer_as_the_runs(every_run, kind, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """An export of a run, as ONNX."""
+    out = tmp_path_factory.mktemp("exported") / "run [1]"
+    formats.export(run, "onnx", out)
+    return out
+
+
+def test_the_command_says_what_it_wrote(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = main([run, "--format", "onnx"], capsys)
+    folder = tmp_path / "exported" / f"{run.name}-onnx"
+    assert (status, err) == (0, [])
+    assert f"exported/{run.name}-onnx/model.onnx: probabilities differ" in out
+    assert (folder / "assets" / "class_names.txt").read_text() == "blue\ngreen\nred\n"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+    (folder / "model.onnx").write_bytes(b"old")
+    status, _, err = main([run, "--format", "onnx"], capsys)
+    assert status == 2
+    assert "is there already; --overwrite" in err[0]
+    assert (folder / "model.onnx").read_bytes() == b"old"
+    status, _, _ = main([run, "--format", "onnx", "--overwrite"], capsys)
+    assert status == 0
+    assert (folder / "model.onnx").read_bytes() != b"old"
+
+
+def test_the_options_name_every_format():
+    assert typing.get_args(export.Kind) == tuple(FILES)
+    assert {name: f.file for name, f in formats.FORMATS.items()} == FILES
+
+
+@pytest.mark.parametrize("size", [(16, 16), (40, 7)])
+def test_predict_takes_an_export(size, exported, run, tmp_path, capsys):
+    image = tmp_path / "image.png"
+    PIL.Image.fromarray(IMAGES[0]).resize(size).save(image)
+    said = []
+    for folder in (run, exported):
+        with pytest.raises(SystemExit) as exit:
+            predict.main([str(folder), str(image), "--json"])
+        assert exit.value.code == 0
+        said.append(json.loads(capsys.readouterr().out)[str(image)])
+    for ours, theirs in zip(*said, strict=True):
+        assert ours["class"] == theirs["class"]
+        assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
+
+
+def test_a_run_beside_its_export_is_no_second_seed(run, exported, tmp_path):
+    results = evaluation.evaluate([run, exported], tmp_path / "out", timings=False)
+    (table,) = results.comparison.tables
+    ours, theirs = table.rows
+    for metric in ("accuracy", "nll", "ece"):
+        number = theirs.as_is.metrics[metric]
+        assert ours.as_is.metrics[metric] == pytest.approx(number, abs=1e-4)
+    assert ours.title != theirs.title
+    assert table.groups == []
+    assert table.contrasts == []
+
+
+def test_what_is_damaged_or_missing_is_said(run, exported, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(exported, copy)
+    (copy / "assets" / "class_names.txt").write_text("one\n")
+    with pytest.raises(InputError, match=r"is damaged .*has 1 names"):
+        formats.load(copy)
+    (copy / "model.onnx").write_bytes(b"\xff" * 99)
+    with pytest.raises(InputError, match="is damaged"):
+        formats.load(copy)
+    with pytest.raises(InputError, match="There is no run"):
+        formats.export(tmp_path, "onnx", tmp_path / "out")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(InputError, match=r"onnxruntime is not installed.*\[export\]"):
+        formats.load(exported)
+    monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
+    with pytest.raises(InputError, match="tf2onnx is not installed"):
+        formats.export(run, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+    def other(path):
+        ask, size = formats._open_onnx(path)
+
+        def shifted(images):
+            answer = ask(images)
+            return answer | {"probabilities": answer["probabilities"] + 1e-4}
+
+        return formats.Opened(shifted, size)
+
+    wrong = formats.FORMATS["onnx"]._replace(open=other)
+    monkeypatch.setitem(formats.FORMATS, "onnx", wrong)
+    with pytest.raises(InputError, match=r"other probabilities, by up to 0\.0001"):
+        formats.export(run, "onnx", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
