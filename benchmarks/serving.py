@@ -121,6 +121,8 @@ def plot(result: dict) -> plots.Figure:
     figure, axes = plots.figure(7, 4)
     rows = [row | {"ms": 1000 * row["seconds"]} for row in result["times"]]
     plots.groups(axes, rows, "{images} at a time", "images a second", "{ms:.3g} ms")
+    axes.margins(y=0.3)  # room for the legend
+    axes.legend(fontsize="small", ncols=2, loc="upper center")
     axes.set_ylabel("images a second")
     axes.set_title("Serving ResNet-12: the time of a call above the bars", fontsize=11)
     return figure

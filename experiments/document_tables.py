@@ -236,16 +236,31 @@ def settings() -> str:
 
 
 def serving() -> str:
-    """Served images a second, beside ONNX Runtime's."""
-    return markdown.table(
-        {
-            "images in a call": row["images"],
-            "milliseconds": f"{1000 * row['seconds']:.3g}",
-            "images a second, to ONNX Runtime's": ratio(row, "to ONNX Runtime"),
-        }
-        for row in loaded("benchmarks/serving.json")["times"]
-        if row["side"] == "SavedModel"
-    )
+    """The times of calls in each format, beside PyTorch's export for ONNX Runtime."""
+    result = loaded("benchmarks/serving.json")
+    calls = by("side", result["times"])
+    rows = []
+    for side, (one, many) in calls.items():
+        size = result["bytes"].get(side.removeprefix("export, "))
+        rows.append(
+            {
+                "what is served": side,
+                "MB": f"{size / 1e6:.1f}" if size else "",
+                **{
+                    f"{call['images']} image{'s' * (call['images'] > 1)}, "
+                    f"{words}": format(call)
+                    for call in (one, many)
+                    for words, format in (
+                        ("ms", lambda call: f"{1000 * call['seconds']:.3g}"),
+                        (
+                            "speed to PyTorch's ONNX",
+                            lambda call: ratio(call, "to PyTorch's ONNX"),
+                        ),
+                    )
+                },
+            }
+        )
+    return markdown.table(rows, "what is served")
 
 
 def drift() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 import jsonargparse
 
 from pipelines.commands import command
+from pipelines.errors import InputError
 from pipelines.options import parse
 from pipelines.quiet import import_tensorflow
 
@@ -35,9 +37,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="How many runs to train at once, each on its share of the cores.",
     )
     options.add_argument(
+        "--ray",
+        type=str | None,
+        help="The address of a Ray cluster to train on, as HOST:6379, auto or local; "
+        "then --jobs is for each machine.",
+    )
+    options.add_argument(
+        "--gpus_per_run",
+        type=float,
+        default=0.0,
+        help="With --ray: the GPUs of a run, or the share of one, as 0.5.",
+    )
+    options.add_argument(
         "--dry-run", action="store_true", help="Print the plan, and do nothing."
     )
     given = parse(options, argv)
+    if given.gpus_per_run and given.ray is None:
+        raise InputError("--gpus_per_run goes with --ray.")
     import_tensorflow()
     from pipelines import experiment, running
 
@@ -48,9 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As Ctrl-C does, so that the trainer ends with this process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = given.out or Path("results") / given.experiment.stem
-    failures, compared = running.run(
-        given.experiment, given.saved_models, out, given.jobs
-    )
+    if given.ray is None:
+        train = functools.partial(running.train_all, jobs=given.jobs)
+    else:
+        from pipelines import ray_cluster
+
+        train = functools.partial(
+            ray_cluster.train_all,
+            address=given.ray,
+            jobs=given.jobs,
+            gpus=given.gpus_per_run,
+        )
+    failures, compared = running.run(given.experiment, given.saved_models, out, train)
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if compared:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.experiment import read
 
+OTHER = "another run of that name is there; move it away"
 TRAIN = (sys.executable, "-m", "pipelines.train")
 
 
@@ -149,7 +150,7 @@ def train_one(
     if standing == "there":
         return None
     if standing == "other":
-        return "another run of that name is there; move it away"
+        return OTHER
     if publishing.is_claimed(path):
         return "another process is training it"
     log = saved_models / f".{config.run_name}.log"
@@ -210,9 +211,18 @@ def share_cores(jobs: int) -> list[list[int]]:
 
 
 def run(
-    experiment: Path, saved_models: Path, out: Path, jobs: int = 1
+    experiment: Path,
+    saved_models: Path,
+    out: Path,
+    train: Callable[[Sequence[Config], Path], dict[str, str]] = train_all,
 ) -> tuple[dict[str, str], bool]:
     """Trains an experiment's runs and compares those that ended.
+
+    Args:
+        experiment: The file.
+        saved_models: The folder of the runs.
+        out: The folder of the comparison.
+        train: Trains them, as `train_all` does.
 
     Returns:
         By the names of the runs that failed, why; and whether any ended.
@@ -220,7 +230,7 @@ def run(
     described = read(experiment)
     planned = described.runs
     print(plan([one.config for one in planned], saved_models), flush=True)
-    failures = train_all([one.config for one in planned], saved_models, jobs)
+    failures = train([one.config for one in planned], saved_models)
     ended = {
         one.config.run_name: one.reported
         for one in planned

@@ -14,8 +14,8 @@ from pipelines import (
     datasets,
     evaluation,
     files,
+    formats,
     running,
-    saved_model,
     training,
     tuning,
 )
@@ -404,7 +404,8 @@ WORK = {
     "train": (training, "train"),
     "tune": (tuning, "tune"),
     "evaluate": (evaluation, "evaluate"),
-    "predict": (saved_model, "load"),
+    "predict": (formats, "load"),
+    "export": (formats, "export"),
     "report": (files, "read"),
     "run": (running, "run"),
 }
