@@ -2,13 +2,15 @@
 
 Times a training step of ResNet-12 on one batch of images, as `pipelines.train` takes
 it, with a dense layer and with each of the laboratory's output layers for many classes,
-by the number of classes; and takes the peak of memory of making and training each. What
-a step takes beyond that of the same network with two classes is the output layer's
+by the number of classes; and takes the peak of memory of making and training each. The
+two levels are as many groups as each has classes, about the root of their number.
+What a step takes beyond that of the same network with two classes is the output layer's
 share. Each side is in a process of its own. Writes results/benchmarks/output_share.*.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -21,7 +23,6 @@ from benchmarks.sides import Calls, written
 from benchmarks.train_step import steps_of
 from pipelines import datasets
 from pipelines.config import Config
-from pipelines.datasets.glyphs import CHARACTERS, radicals_of
 from pipelines.training import dtype_policy
 
 MAKER = "benchmarks.output_share:training"
@@ -31,7 +32,7 @@ FACTORED = {"output": "factored", "learning_rate": 0.01}
 SIDES = {
     "dense, log-softmax": {},
     "sampled": {"output": "sampled"},
-    "two-level": {"output": "two_level"},
+    "two-level": {"output": "two_level:{groups}"},
     "adaptive": {"output": "adaptive"},
     "factored, Z-loss": {"head": "z_loss", **FACTORED},
     "factored, spherical": {"head": "spherical_softmax", "epsilon": 1.0, **FACTORED},
@@ -39,7 +40,7 @@ SIDES = {
 
 
 def training(batch: int, classes: int, **options) -> Calls:
-    """Makes a function that takes training steps, on characters of random pixels.
+    """Makes a function that takes training steps, on images of random pixels.
 
     Args:
         batch: Images in a step.
@@ -50,16 +51,14 @@ def training(batch: int, classes: int, **options) -> Calls:
     count = max(batch, classes)
     images = draws.integers(0, 256, (count, 32, 32, 1), dtype="uint8")
     split = datasets.Split(images, np.arange(count, dtype="int32") % classes)
-    at = np.linspace(0, len(CHARACTERS) - 1, classes).astype(int)
-    _, radicals = np.unique(radicals_of(CHARACTERS)[at], return_inverse=True)
     loaded = datasets.Data(
         name="random",
         train=split,
         validation=split,
         test=split,
-        class_names=[CHARACTERS[i] for i in at],
-        superclasses=radicals.tolist(),
-        superclass_names=[str(i) for i in range(radicals.max() + 1)],
+        class_names=list(map(str, range(classes))),
+        superclasses=None,
+        superclass_names=None,
         checksum="",
     )
     config = Config(**{"dataset": "glyphs", "batch_size": batch, **options})
@@ -74,10 +73,11 @@ def compare(classes: int, width: int, batch: int, steps: int, rounds: int):
     """
     shape = {"batch": batch, "width": width}
     sides = {ALONE: {"classes": 2, **shape}}
-    sides |= {
-        name: {"classes": classes, **shape, **options}
-        for name, options in SIDES.items()
-    }
+    for name, options in SIDES.items():
+        sides[name] = {"classes": classes, **shape, **options}
+        if output := options.get("output"):
+            groups = round(math.sqrt(classes))
+            sides[name]["output"] = output.format(groups=groups)
     taken = measure.sides_in_turn(
         {name: (MAKER, options, steps) for name, options in sides.items()}, rounds
     )
