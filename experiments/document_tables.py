@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import many_classes
 import mechanism
 import numpy as np
 import temperature
@@ -23,6 +24,8 @@ import writeup_table
 from scipy.special import logsumexp
 from scipy.stats import sem, t
 
+from benchmarks import output_share
+from benchmarks.many_classes import MIB
 from benchmarks.runner import apart, by, ratio
 from pipelines import document, markdown
 from pipelines.between_runs import MARGIN, judged
@@ -525,8 +528,32 @@ def search_for_many_classes() -> str:
     )
 
 
-def of_contrasts(name: str) -> Callable[[], str]:
-    return lambda: document.contrasts(compared(name).contrasts)
+def of_contrasts(name: str, classes: int | None = None) -> Callable[[], str]:
+    """The contrasts of a comparison, or of its table of so many classes."""
+
+    def contrasts() -> str:
+        tables = comparison(name).tables
+        (table,) = (t for t in tables if classes in (None, len(t.class_names)))
+        return document.contrasts(table.contrasts)
+
+    return contrasts
+
+
+def output_shares() -> str:
+    """What a step takes by output layer and number of classes."""
+    return markdown.table(
+        (
+            {
+                "classes": f"{row['classes']:,}",
+                "output layer": row["side"],
+                "ms a step": f"{1000 * row['seconds']:.1f}",
+                "the layer's share": output_share.share(row),
+                "memory, MiB": f"{row['bytes'] / MIB:,.0f}",
+            }
+            for row in loaded("benchmarks/output_share.json")["rows"]
+        ),
+        "output layer",
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -559,7 +586,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "speedrun, contrast": speedrun_contrast,
     "next word": next_words,
     "next word, contrasts": next_word_contrasts,
+    "many classes": lambda: many_classes.table_of_runs(comparison("many-classes")),
+    "many-classes, 1,000 classes, contrasts": of_contrasts("many-classes", 1000),
+    "many-classes, 20,902 classes, contrasts": of_contrasts("many-classes", 20902),
     "many classes, search": search_for_many_classes,
+    "output share": output_shares,
     "z": which_z,
     "z, search": search_for_z,
     "z, contrasts": of_contrasts("z"),
