@@ -20,6 +20,7 @@ from pipelines.comparison import (
     Spread,
     Table,
     by_configuration,
+    first_of_each,
 )
 from pipelines.config import Config
 from pipelines.run_folder import Run
@@ -54,7 +55,7 @@ def assemble(
         margin: See `against_each_other`.
     """
     configs = {name: run.config for name, run in table.runs.items()}
-    headings = titles.headings(configs)
+    headings, first = titles.headings(configs), first_of_each(configs)
     rows = [
         dataclasses.replace(row, title=headings[row.run] + of_samples(row.samples))
         for row in table.rows
@@ -70,7 +71,7 @@ def assemble(
             {
                 row.run: metrics.right(outcomes[row.id])
                 for row in rows
-                if not row.samples
+                if not row.samples and row.run in first
             }
         ),
         groups=over_seeds(configs, rows, ensembles),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -265,12 +265,12 @@ class Configuration(NamedTuple):
     Attributes:
         config: With seed 0.
         samples: As of `Row`.
-        copy: How many runs of the same configs, seeds too, stand before them.
+        copy: The run's name, if another of the same config stands before it.
     """
 
     config: Config
     samples: int
-    copy: int
+    copy: str = ""
 
 
 def by_configuration(
@@ -281,14 +281,20 @@ def by_configuration(
     Of runs that have the seed in common too, as a run and its exports, the first counts
     as one of the seeds; each of the others is a configuration by itself.
     """
-    members, copies = defaultdict(list), Counter()
+    members, first = defaultdict(list), first_of_each(configs)
     for row in rows:
-        config = configs[row.run]
-        copy = copies[config, row.samples]
-        copies[config, row.samples] += 1
-        key = Configuration(dataclasses.replace(config, seed=0), row.samples, copy)
-        members[key].append(row)
+        config = dataclasses.replace(configs[row.run], seed=0)
+        copy = "" if row.run in first else row.run
+        members[Configuration(config, row.samples, copy)].append(row)
     return members
+
+
+def first_of_each(configs: Mapping[str, Config]) -> set[str]:
+    """The names of the first runs of each config: not of their exports."""
+    first: dict[Config, str] = {}
+    for name, config in configs.items():
+        first.setdefault(config, name)
+    return set(first.values())
 
 
 @record
@@ -316,7 +322,7 @@ class Comparison:
 
 @record
 class Timing:
-    """Median times of a run's SavedModel: one image, and images by 256."""
+    """Median times of a run, or an export: one image, and images by 256."""
 
     latency_ms: float
     images_per_second: float

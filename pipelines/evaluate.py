@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Compares runs, as JSON, CSV, Markdown, PNG and one HTML page.",
         exit_on_error=False,
     )
-    parser.add_argument("runs", type=Path, nargs="+", help="Folders of runs.")
+    parser.add_argument(
+        "runs", type=Path, nargs="+", help="Folders of runs or exports."
+    )
     parser.add_argument(
         "--out", type=Path, default="results/comparison", help="The folder to write."
     )

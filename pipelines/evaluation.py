@@ -1,6 +1,6 @@
 """Compares runs.
 
-Runs are judged through their SavedModels' signatures alone. Only runs on the same
+Runs are judged by what they serve alone. Only runs on the same
 test images with the same labels share a table.
 """
 
@@ -43,6 +43,7 @@ from pipelines.comparison import (
     Timing,
     Timings,
     Trained,
+    first_of_each,
 )
 from pipelines.config import Config
 from pipelines.datasets import Split
@@ -88,7 +89,10 @@ def evaluate(
     """
     out = out.resolve()
     files.check_place(out)
-    found = run_folder.find(paths)
+    # Exports after the runs, of which they are copies.
+    found = sorted(
+        run_folder.find(paths), key=lambda run: bool(formats.kind_of(run.path))
+    )
     wanted = Wanted(reported or {}, timings, probabilities, shift, ood)
     with publishing.claim(out):
         kept = Kept({}, {}, {})
@@ -172,9 +176,8 @@ def judge_all(
         foreign = robustness.others(wanted.ood, dataset, config.image_size)
     histories = {run.name: run_folder.read_history(run.path) for run in members}
     unseeded = {run.name: dataclasses.replace(run.config, seed=0) for run in members}
-    # Of the runs of one config, as a run and its exports.
-    first = {run.config: run.name for run in reversed(members)}
-    counts = Counter(unseeded[name] for name in first.values())
+    first = first_of_each({run.name: run.config for run in members})
+    counts = Counter(unseeded[name] for name in first)
     rows, shifted, unfamiliar, sums, seeds = [], [], [], {}, defaultdict(list)
     for number, run in enumerate(members, 1):
         started = time.monotonic()
@@ -208,7 +211,7 @@ def judge_all(
                 facts["predicted"], facts["label"], len(class_names)
             )
             key = unseeded[run.name], samples
-            if answer and counts[key[0]] > 1 and first[run.config] == run.name:
+            if answer and counts[key[0]] > 1 and run.name in first:
                 sums[key] = sums.get(key, 0) + answer.probabilities
                 seeds[key].append(run.name)
             if answer and wanted.probabilities:

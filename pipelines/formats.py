@@ -8,9 +8,11 @@ run's SavedModel does. To add a format, add it to `FORMATS`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pipelines import publishing, run_folder, saved_model
+from pipelines import checks, publishing, run_folder, saved_model
 from pipelines.errors import InputError, one_line
 from pipelines.pixels import resize
 from pipelines.quiet import hushed
@@ -48,11 +50,13 @@ class Format(NamedTuple):
         file: What the network is called in the folder of an export.
         write: From a network to that file.
         open: From that file to a function.
+        packages: What both need, beside TensorFlow.
     """
 
     file: str
     write: Callable[[Network, Path], None]
     open: Callable[[Path], Opened]
+    packages: tuple[str, ...] = ()
 
 
 class Network(tf.Module):
@@ -106,11 +110,11 @@ def _open_onnx(path: Path) -> Opened:
 
 
 def _write_litert(network: Network, path: Path):
-    folder = path.with_name("converted")
-    _write_saved_model(network, folder)
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    path.write_bytes(converter.convert())
-    shutil.rmtree(folder)
+    # Elsewhere, for the converter takes brackets in a path for a pattern.
+    with tempfile.TemporaryDirectory() as folder:
+        _write_saved_model(network, Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        path.write_bytes(converter.convert())
 
 
 def _open_litert(path: Path) -> Opened:
@@ -127,8 +131,12 @@ def _open_litert(path: Path) -> Opened:
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", _write_onnx, _open_onnx),
-    "litert": Format("model.tflite", _write_litert, _open_litert),
+    "onnx": Format(
+        "model.onnx", _write_onnx, _open_onnx, ("tf2onnx.convert", "onnxruntime")
+    ),
+    "litert": Format(
+        "model.tflite", _write_litert, _open_litert, ("ai_edge_litert.interpreter",)
+    ),
     "tf_saved_model": Format("model", _write_saved_model, _open_saved_model),
 }
 
@@ -159,45 +167,86 @@ def export(run: Path, name: str, out: Path, overwrite: bool = False) -> float:
         The largest difference between probabilities of the run and of the export.
 
     Raises:
-        InputError: If there is no run, `out` is there, a package is missing, or the
-            format cannot hold the network.
+        InputError: If there is no run, `out` is there, a package is missing, the
+            format cannot hold the network, or what was written answers otherwise.
     """
-    record = run_folder.read_record(run)
+    out, form = out.resolve(), FORMATS[name]
+    config = run_folder.read_record(run).config
+    with contextlib.suppress(InputError):  # its layers may be all of Keras
+        checks.check_backbone(config)
+    check_free(out, overwrite)
+    for package in form.packages:
+        _package(package)
+    # A GPU would round the run's answers to 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     serve, names = saved_model.load(run)
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} is there already; --overwrite replaces it.")
     model = saved_model.keras_model(run)
     size = model.input_shape[1]
     images = np.random.default_rng(0).integers(0, 256, (8, size, size, 3), "uint8")
     (expected,) = saved_model.ask(serve, images, "probabilities")
     with publishing.claim(out):
+        check_free(
+            out, overwrite
+        )  # again, for another process may have come in between
         new = publishing.start(out)
-        file = new / FORMATS[name].file
         try:
-            with hushed():
-                FORMATS[name].write(Network(model), file)
-                found = FORMATS[name].open(file).ask(images)["probabilities"]
-        except (InputError, OSError):
+            file = new / form.file
+            found = _written(name, Network(model), file, images)
+            difference = float(np.abs(found - expected).max())
+            if not difference <= LARGEST_DIFFERENCE:
+                raise InputError(
+                    f"As {name} the run gives other probabilities, by up to "
+                    f"{difference:.1g}, so nothing was kept; choose another format."
+                )
+            (new / "assets").mkdir()
+            saved_model.write_names(new / "assets" / saved_model.CLASS_NAMES, names)
+            (new / run_folder.EXTRA).mkdir()
+            for own in (run_folder.RECORD, run_folder.CONFIG, run_folder.HISTORY):
+                shutil.copyfile(
+                    run / run_folder.EXTRA / own, new / run_folder.EXTRA / own
+                )
+        except BaseException:
+            shutil.rmtree(publishing.partial(out), ignore_errors=True)
             raise
-        except Exception as error:  # whatever a converter raises
-            raise InputError(
-                f"{record.config.run_name} cannot be written as {name} "
-                f"({one_line(error)[:200]}); choose another format."
-            ) from error
-        difference = float(np.abs(found - expected).max())
-        if not difference <= LARGEST_DIFFERENCE:
-            raise InputError(
-                f"As {name} the run gives other probabilities, by up to "
-                f"{difference:.1g}, so nothing was kept; choose another format."
-            )
-        (new / "assets").mkdir()
-        saved_model.write_names(new / "assets" / saved_model.CLASS_NAMES, names)
-        extra = new / run_folder.EXTRA
-        extra.mkdir()
-        for file in (run_folder.RECORD, run_folder.CONFIG, run_folder.HISTORY):
-            shutil.copyfile(run / run_folder.EXTRA / file, extra / file)
         publishing.publish(out)
     return difference
+
+
+def _written(name: str, network: Network, file: Path, images: np.ndarray) -> np.ndarray:
+    """Writes a network, and asks what was written for probabilities."""
+    try:
+        with hushed():
+            FORMATS[name].write(network, file)
+            return FORMATS[name].open(file).ask(images)["probabilities"]
+    except (OSError, tf.errors.OpError):  # as of a full disk
+        raise
+    except Exception as error:  # whatever a converter raises
+        raise InputError(
+            f"The network cannot be written as {name} ({one_line(error)[:200]}); "
+            "choose another format."
+        ) from error
+
+
+def check_free(out: Path, overwrite: bool):
+    """Refuses to replace what is no export, or an export without being asked to.
+
+    Raises:
+        InputError: What is there, and the way out.
+    """
+    if not out.exists():
+        return
+    if kind_of(out) is None:
+        raise InputError(f"{out} is there and is no export; choose another --out.")
+    if not overwrite:
+        raise InputError(f"{out} is there already; --overwrite replaces it.")
+
+
+def kind_of(path: Path) -> Format | None:
+    """The format of the export in a folder, or `None` if there is none."""
+    record = path / run_folder.EXTRA / run_folder.RECORD
+    if (path / "saved_model.pb").exists() or not record.is_file():
+        return None
+    return next((f for f in FORMATS.values() if (path / f.file).exists()), None)
 
 
 def load(path: Path) -> tuple[Callable, list[str]]:
@@ -213,7 +262,7 @@ def load(path: Path) -> tuple[Callable, list[str]]:
         InputError: If the folder holds neither, it is damaged, or the package that
             runs it is missing.
     """
-    kind = next((f for f in FORMATS.values() if (path / f.file).exists()), None)
+    kind = kind_of(path)
     if kind is None:
         return saved_model.load(path)
     try:

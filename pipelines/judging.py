@@ -47,11 +47,11 @@ class Judged(NamedTuple):
 def answers(
     run: Run, serve: Callable, images: np.ndarray, samples: int = 0
 ) -> Iterator[Answer]:
-    """What a SavedModel answers, batch by batch.
+    """What a run answers, batch by batch.
 
     Args:
         run: Whose it is.
-        serve: Its serving function, from `saved_model.load`.
+        serve: Its serving function, from `formats.load`.
         images: uint8 of shape `(n, height, width, channels)`.
         samples: 0 for the answer without noise, or how many noisy draws to average.
 
@@ -89,7 +89,7 @@ def judge(
 
     Args:
         run: Whose they are.
-        serve: Its serving function, from `saved_model.load`.
+        serve: Its serving function, from `formats.load`.
         samples: See `answers`.
         dataset: Has the test images and the superclasses.
         validation: Images to fit the temperatures and the sets on; of very many

@@ -11,21 +11,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Keeps what is written to the error output, C++ code's too, unless it fails."""
+def hushed() -> Iterator[BinaryIO]:
+    """Puts what is written to the error output, C++ code's too, into a file."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as kept:
         os.dup2(kept.fileno(), 2)
         try:
-            yield
-        except Exception:
-            kept.seek(0)
-            os.write(stderr, kept.read())
-            raise
+            yield kept
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)
@@ -40,7 +37,12 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    with hushed():
-        import tensorflow as tf
+    with hushed() as kept:
+        try:
+            import tensorflow as tf
 
-        tf.config.list_physical_devices()
+            tf.config.list_physical_devices()
+        except Exception as error:
+            kept.seek(0)
+            error.add_note(kept.read().decode(errors="replace"))
+            raise

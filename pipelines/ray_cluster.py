@@ -21,7 +21,8 @@ from pipelines.errors import InputError, brief, one_line
 
 RETRIES = 10  # times that the machine of a run may be lost
 PATIENCE = 180  # seconds until a lost machine's lock on a shared disk is free
-PASSED_ON = ("TFDS_DATA_DIR", "XDG_CACHE_HOME")  # of the environment, where set
+FOLDERS = ("TFDS_DATA_DIR", "XDG_CACHE_HOME")  # of the environment, where set
+PASSED_ON = ("TF_ENABLE_ONEDNN_OPTS", *FOLDERS)
 
 
 def train_all(
@@ -50,13 +51,16 @@ def train_all(
         InputError: If there is no such cluster, or no machine of it has as many cores
             and GPUs.
     """
-    cores = len(running.share_cores(jobs)[0])
-    if gpus < 0:
-        raise InputError(f"gpus_per_run must be at least 0. Received: {gpus:g}")
+    cores = len(running.share_cores(jobs)[-1])
+    if not (gpus == 0 or 1e-4 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
+        raise InputError(
+            f"gpus_per_run must be 0, a whole number, or from 0.0001 to 1. Received: "
+            f"{gpus:g}"
+        )
     saved_models = saved_models.resolve()
     saved_models.mkdir(parents=True, exist_ok=True)
     failures = {}
-    with _connected(address, cores) as ray:
+    with _connected(address, _variables(cores, gpus)) as ray:
         _check_size(ray, cores, gpus)
         # A process of its own for each run, as without Ray.
         task = ray.remote(
@@ -104,8 +108,8 @@ def train_one(config: Config, saved_models: Path) -> tuple[str, bool]:
 
 
 @contextmanager
-def _connected(address: str, cores: int) -> Iterator[Any]:
-    """Ray, connected to a cluster whose processes have TensorFlow use some cores."""
+def _connected(address: str, variables: dict[str, str]) -> Iterator[Any]:
+    """Ray, connected to a cluster, with variables of its processes' environment."""
     try:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
@@ -113,9 +117,6 @@ def _connected(address: str, cores: int) -> Iterator[Any]:
             "ray is not installed; `pip install -e '.[ray]'` installs it."
         ) from error
     _check_reachable(address)
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    for pool in ("INTRAOP", "INTEROP"):
-        variables[f"TF_NUM_{pool}_THREADS"] = str(cores)
     try:
         ray.init(
             address=address,
@@ -129,6 +130,21 @@ def _connected(address: str, cores: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _variables(cores: int, gpus: float) -> dict[str, str]:
+    """Of the environment of a run's process: how much of a machine TensorFlow uses."""
+    found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    found |= {
+        name: str(Path(found[name]).resolve()) for name in FOLDERS if name in found
+    }
+    for pool in ("INTRAOP", "INTEROP"):
+        found[f"TF_NUM_{pool}_THREADS"] = str(cores)
+    if gpus == 0:
+        found["CUDA_VISIBLE_DEVICES"] = ""
+    elif gpus < 1:
+        found["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    return found
 
 
 def _check_reachable(address: str):

@@ -25,7 +25,7 @@ def shifted(run: Run, serve: Callable, dataset: datasets.Data) -> list[Shifted]:
 
     Args:
         run: Whose answers they are.
-        serve: Its serving function, from `saved_model.load`.
+        serve: Its serving function, from `formats.load`.
         dataset: Has the test images.
     """
     images, labels = np.asarray(rgb(dataset.test.images)), dataset.test.labels
@@ -82,7 +82,7 @@ def unfamiliar(
 
     Args:
         run: Whose answers they are.
-        serve: Its serving function, from `saved_model.load`.
+        serve: Its serving function, from `formats.load`.
         dataset: Has the test images.
         foreign: The others.
     """

@@ -212,12 +212,16 @@ def keras_model(path: Path) -> keras.Model:
     """Loads the Keras model that a run keeps, without its optimiser.
 
     Raises:
-        InputError: If it is damaged.
+        InputError: If it cannot be loaded.
     """
-    with _damaged(path):
-        return keras.models.load_model(
-            path / run_folder.EXTRA / run_folder.MODEL, compile=False
-        )
+    file = path / run_folder.EXTRA / run_folder.MODEL
+    try:
+        return keras.models.load_model(file, compile=False)
+    except Exception as error:  # Keras raises whatever the file leads it to
+        raise InputError(
+            f"The Keras model {file} cannot be loaded ({one_line(error)[:200]}); "
+            "register layers of your own with keras.saving, or train the run anew."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -290,7 +290,7 @@ def pairs(table: Table) -> Section:
 SPEED = ("parameters", "training, s", "trained on", "one image, ms",
          "images a second, by 256")  # fmt: skip
 ON_SPEED = (
-    "Median times of the SavedModel, in float32, on the machine of this comparison."
+    "Median times of what is served, in float32, on the machine of this comparison."
 )
 
 

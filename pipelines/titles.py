@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from pipelines.config import Annealing, Config
 
 
 def headings(configs: Mapping[str, Config]) -> dict[str, str]:
-    """The titles of runs; those of the same config are told apart by their names."""
-    found = titles(list(configs.values()))
-    return {
-        name: title if found.count(title) == 1 else f"{title}, {name}"
-        for name, title in zip(configs, found, strict=True)
-    }
+    """The titles of runs; those of the same config are told apart by their names.
+
+    What these begin with in common goes without saying, so that an export, `NAME-onnx`,
+    is called `onnx` beside its run.
+    """
+    found = dict(zip(configs, titles(list(configs.values())), strict=True))
+    alike = defaultdict(list)
+    for name, title in found.items():
+        alike[title].append(name)
+    headings = {}
+    for name, title in found.items():
+        shared = os.path.commonprefix(alike[title])  # noqa: RUF071
+        own = name.removeprefix(shared).strip("-/")
+        headings[name] = f"{title}, {own}" if own else title
+    return headings
 
 
 def titles(configs: Sequence[Config]) -> list[str]:

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from pipelines.quiet import import_tensorflow
 
-COMMANDS = ("train", "tune", "evaluate", "report", "run", "predict")
-WORK = ("training", "tuning", "evaluation", "files", "running", "saved_model")
+COMMANDS = ("train", "tune", "evaluate", "report", "run", "predict", "export")
+WORK = ("training", "tuning", "evaluation", "files", "running", "formats")
 WRITES = {
     "os.rename",
     "os.remove",

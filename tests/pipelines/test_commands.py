@@ -136,7 +136,7 @@ def test_streams_that_cannot_be_written():
 WRONG = """
 import importlib, sys
 
-for name in ("train", "evaluate", "predict", "report", "run", "tune"):
+for name in ("train", "evaluate", "predict", "export", "report", "run", "tune"):
     main = importlib.import_module(f"pipelines.{name}").main
     asked = [["--no-such-flag"], ["--help"]]
     if name in ("train", "tune"):
@@ -165,7 +165,7 @@ def test_what_options_alone_can_tell_is_told_without_tensorflow():
     ]
     assert answers.count("error: epochs must be at least 1. Received: 0") == 2
     ends = [line.split() for line in answers if not line.startswith("error:")]
-    assert len(ends) == 17
+    assert len(ends) == 19
     assert all(end[-1] == ("0" if "--help" in end else "2") for end in ends)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -118,11 +119,18 @@ def test_every_head_and_output_layer_is_exported(kind, every_run, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    """An export of a run, as ONNX."""
-    out = tmp_path_factory.mktemp("exported") / "run [1]"
-    formats.export(run, "onnx", out)
-    return out
+def exports(run, tmp_path_factory):
+    """Exports of a run, in a path that is a pattern to some, by format."""
+    folder = tmp_path_factory.mktemp("exported") / "of [1]"
+    outs = {kind: folder / kind for kind in FILES}
+    for kind, out in outs.items():
+        formats.export(run, kind, out)
+    return outs
+
+
+@pytest.fixture(scope="module")
+def exported(exports):
+    return exports["onnx"]
 
 
 def test_the_command_says_what_it_wrote(run, tmp_path, monkeypatch, capsys):
@@ -150,11 +158,12 @@ def test_the_options_name_every_format():
 
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 7)])
-def test_predict_takes_an_export(size, exported, run, tmp_path, capsys):
+@pytest.mark.parametrize("kind", FILES)
+def test_predict_takes_an_export(kind, size, exports, run, tmp_path, capsys):
     image = tmp_path / "image.png"
     PIL.Image.fromarray(IMAGES[0]).resize(size).save(image)
     said = []
-    for folder in (run, exported):
+    for folder in (run, exports[kind]):
         with pytest.raises(SystemExit) as exit:
             predict.main([str(folder), str(image), "--json"])
         assert exit.value.code == 0
@@ -164,39 +173,85 @@ def test_predict_takes_an_export(size, exported, run, tmp_path, capsys):
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
 
 
-def test_a_run_beside_its_export_is_no_second_seed(run, exported, tmp_path):
-    results = evaluation.evaluate([run, exported], tmp_path / "out", timings=False)
-    (table,) = results.comparison.tables
-    ours, theirs = table.rows
-    for metric in ("accuracy", "nll", "ece"):
-        number = theirs.as_is.metrics[metric]
-        assert ours.as_is.metrics[metric] == pytest.approx(number, abs=1e-4)
-    assert ours.title != theirs.title
-    assert table.groups == []
-    assert table.contrasts == []
+def test_an_export_beside_its_run_is_no_second_seed(tiny, tmp_path):
+    head = {"head": "log_gumbel_softmax", "epochs": 1}
+    configs = [dataclasses.replace(tiny, seed=seed, **head) for seed in (0, 1)]
+    configs.append(dataclasses.replace(tiny, epochs=1))
+    runs = [training.train(config, tmp_path / "runs") for config in configs]
+    # A path that sorts before theirs.
+    exports = [tmp_path / "exported" / f"{run.name}-litert" for run in runs[:2]]
+    for run, out in zip(runs[:2], exports, strict=True):
+        formats.export(run, "litert", out)
+
+    def compared(paths, out):
+        results = evaluation.evaluate(paths, tmp_path / out, timings=False)
+        (table,) = results.comparison.tables
+        return table
+
+    alone, beside = compared(runs, "a"), compared([*runs, *exports], "b")
+    assert len(beside.rows) == len(alone.rows) + 2
+    titles = {row.title for row in beside.rows}
+    assert len(titles) == len(beside.rows)
+    assert sum(title.endswith(", litert") for title in titles) == 2
+    names = {run.name for run in runs}
+    for ours, theirs in zip(beside.groups, alone.groups, strict=True):
+        assert [path.rpartition("/")[2] for path in ours.runs] == theirs.runs
+        assert set(theirs.runs) <= names
+        assert ours.ensemble
+        assert ours.as_is == theirs.as_is
+    assert len(beside.pairs) == len(alone.pairs)
+    assert len(beside.contrasts) == len(alone.contrasts)
 
 
-def test_what_is_damaged_or_missing_is_said(run, exported, tmp_path, monkeypatch):
-    copy = tmp_path / "copy"
-    shutil.copytree(exported, copy)
-    (copy / "assets" / "class_names.txt").write_text("one\n")
-    with pytest.raises(InputError, match=r"is damaged .*has 1 names"):
-        formats.load(copy)
-    (copy / "model.onnx").write_bytes(b"\xff" * 99)
-    with pytest.raises(InputError, match="is damaged"):
-        formats.load(copy)
-    with pytest.raises(InputError, match="There is no run"):
-        formats.export(tmp_path, "onnx", tmp_path / "out")
+def said(argv, capsys):
+    status, _, err = main(argv, capsys)
+    assert status == 2
+    (line,) = err
+    return line
+
+
+def test_what_is_damaged_or_missing_is_said(
+    run, exports, exported, tmp_path, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    assert "There is no run" in said([tmp_path, "--out", out], capsys)
+    for kind, file in FILES.items():
+        copy = tmp_path / kind
+        shutil.copytree(exports[kind], copy)
+        (copy / "assets" / "class_names.txt").write_text("one\n")
+        with pytest.raises(InputError, match=r"is damaged .*has 1 names"):
+            formats.load(copy)
+        file = (
+            file.replace("model", "model/saved_model.pb") if file == "model" else file
+        )
+        (copy / file).write_bytes(b"\xff" * 99)
+        with pytest.raises(SystemExit) as exit:
+            predict.main([str(copy), "image.png"])
+        assert exit.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "is damaged" in line
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match=r"onnxruntime is not installed.*\[export\]"):
         formats.load(exported)
     monkeypatch.setitem(sys.modules, "tf2onnx.convert", None)
-    with pytest.raises(InputError, match="tf2onnx is not installed"):
-        formats.export(run, "onnx", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert "tf2onnx is not installed" in said([run, "--out", out], capsys)
+    assert not list(tmp_path.glob("*out*"))
 
 
-def test_what_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
+def test_only_an_export_is_replaced(run, tmp_path, monkeypatch, capsys):
+    copy, mine = tmp_path / "runs" / "run", tmp_path / "mine"
+    shutil.copytree(run, copy)
+    mine.mkdir()
+    (mine / "notes.txt").touch()
+    monkeypatch.chdir(mine)
+    for out in (copy, copy.parent, mine, ".", "..", mine / "notes.txt"):
+        line = said([copy, "--out", out, "--overwrite"], capsys)
+        assert "is no export; choose another --out" in line
+    assert (copy / "saved_model.pb").exists()
+    assert list(tmp_path.rglob("notes.txt"))
+
+
+def test_what_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch, capfd):
     def other(path):
         ask, size = formats._open_onnx(path)
 
@@ -206,8 +261,17 @@ def test_what_answers_otherwise_is_not_kept(run, tmp_path, monkeypatch):
 
         return formats.Opened(shifted, size)
 
-    wrong = formats.FORMATS["onnx"]._replace(open=other)
-    monkeypatch.setitem(formats.FORMATS, "onnx", wrong)
-    with pytest.raises(InputError, match=r"other probabilities, by up to 0\.0001"):
-        formats.export(run, "onnx", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    def fails(network, path):
+        path.write_bytes(b"half")
+        os.write(2, b"a converter's words\n")
+        raise RuntimeError("no such op\nat all")
+
+    onnx = formats.FORMATS["onnx"]
+    out = tmp_path / "out"
+    for wrong, words in (
+        (onnx._replace(open=other), "other probabilities, by up to 0.0001"),
+        (onnx._replace(write=fails), "cannot be written as onnx (no such op at all)"),
+    ):
+        monkeypatch.setitem(formats.FORMATS, "onnx", wrong)
+        assert words in said([run, "--out", out], capfd)
+        assert list(tmp_path.iterdir()) == []

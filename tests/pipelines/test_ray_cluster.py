@@ -1,4 +1,4 @@
-"""Experiments on Ray: two nodes on this machine, of one core each."""
+"""Experiments on Ray: two nodes on this machine, each with a share of its cores."""
 
 import json
 import os
@@ -69,7 +69,8 @@ def test_runs_of_a_lost_machine_end_on_another_with_the_same_weights(
     alone = command([described, "--saved_models", here, "--out", tmp_path / "a"])
     subprocess.run([*alone, "--jobs", "2"], check=True)
 
-    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    cores = len(running.share_cores(2)[-1])
+    nodes = [cluster.add_node(num_cpus=cores) for _ in range(2)]
     cluster.wait_for_nodes()
     words = [described, "--saved_models", there, "--out", tmp_path / "b", "--jobs", "2"]
     driver = subprocess.Popen(

@@ -191,7 +191,7 @@ def disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "report"])
+@pytest.mark.parametrize("command", ["train", "tune", "evaluate", "report", "export"])
 def test_a_full_disk_ends_a_command_in_one_line_and_loses_nothing(
     command, start, options, straight, disk
 ):
@@ -206,6 +206,7 @@ def test_a_full_disk_ends_a_command_in_one_line_and_loses_nothing(
         "tune": Job("tune", [*options, *few, str(place)]),
         "evaluate": compare,
         "report": Job("report", [str(out)]),
+        "export": Job("export", [str(straight[0]), "--out", str(place / "export")]),
     }[command]
     if command == "report":
         resize(10_000)
