@@ -82,7 +82,8 @@ def _write_saved_model(network: Network, path: Path):
 
 
 def _open_saved_model(path: Path) -> Opened:
-    served = saved_model.read(path)
+    with saved_model.linked(path) as link:
+        served = tf.saved_model.load(link)
     signature = served.signatures["serving_default"]
 
     def ask(images, keep_alive=served):

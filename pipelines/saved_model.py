@@ -188,8 +188,8 @@ def load(path: Path):
     """
     if not (path / "saved_model.pb").is_file():
         raise run_folder.no_run(path)
-    with _damaged(path):
-        served = read(path)
+    with linked(path) as link, _damaged(path):
+        served = tf.saved_model.load(link)
         serve = served.signatures["serving_default"]
         names = read_names(path / "assets" / CLASS_NAMES)
         if len(names) != serve.structured_outputs["probabilities"].shape[-1]:
@@ -199,13 +199,13 @@ def load(path: Path):
     return serve, names
 
 
-def read(path: Path):
-    """Reads a SavedModel. Its functions work as long as it is kept."""
-    # TensorFlow takes brackets in a path for a pattern: it is given another name.
+@contextlib.contextmanager
+def linked(path: Path) -> Iterator[str]:
+    """Gives a folder another name: TensorFlow takes brackets in one for a pattern."""
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder, "run")
         link.symlink_to(path.resolve())
-        return tf.saved_model.load(str(link))
+        yield str(link)
 
 
 def keras_model(path: Path) -> keras.Model:

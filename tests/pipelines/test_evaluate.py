@@ -629,7 +629,9 @@ def test_configurations_are_compared_over_seeds(compared):
     seeds = {
         name: dataclasses.replace(
             table.runs[row.run],
-            config=dataclasses.replace(table.runs[row.run].config, seed=7),
+            config=dataclasses.replace(
+                table.runs[row.run].config, seed=7 + table.runs[row.run].config.seed
+            ),
         )
         for name, row in again.items()
     }
