@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -29,6 +31,21 @@ def hushed() -> Iterator[BinaryIO]:
             os.close(stderr)
 
 
+@contextlib.contextmanager
+def _mortal() -> Iterator[None]:
+    """Has Ctrl-C end the process at once: an exception in C++ code would abort it."""
+    handler = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(handler):
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 def import_tensorflow() -> None:
     """Imports TensorFlow without the lines that its C++ code greets with.
 
@@ -37,7 +54,7 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
-    with hushed() as kept:
+    with hushed() as kept, _mortal():
         try:
             import tensorflow as tf
 
