@@ -1,4 +1,7 @@
-"""What is said when the user's input cannot be used."""
+"""What is said when the user's input, or a package, cannot be used."""
+
+import importlib
+from typing import Any
 
 
 class InputError(ValueError):
@@ -16,3 +19,22 @@ def brief(what: object, most: int = 120) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+
+
+def package(name: str, extra: str) -> Any:
+    """Imports a package that only some need.
+
+    Args:
+        name: Its name, or a module's of it.
+        extra: The extra of this project that installs it.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{name.partition('.')[0]} is not installed; `pip install -e '.[{extra}]'` "
+            "installs it."
+        ) from error

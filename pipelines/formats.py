@@ -9,23 +9,23 @@ run's SavedModel does. To add a format, add it to `FORMATS`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from pipelines import checks, publishing, run_folder, saved_model
-from pipelines.errors import InputError, one_line
+from pipelines.errors import InputError, one_line, package
 from pipelines.pixels import resize
 from pipelines.quiet import hushed
 
+EXTRA = "export"  # what pip installs exports' packages by
 OPSET = 18  # of ONNX
 LARGEST_DIFFERENCE = 1e-5  # of a probability
 OUTPUTS: list[str] = ["logits", "probabilities", "log_probabilities", "class"]
@@ -94,14 +94,14 @@ def _open_saved_model(path: Path) -> Opened:
 
 
 def _write_onnx(network: Network, path: Path):
-    convert = _package("tf2onnx.convert")
+    convert = package("tf2onnx.convert", EXTRA)
     signature = network.answer.input_signature
     proto, _ = convert.from_function(network.answer, signature, opset=OPSET)
     path.write_bytes(proto.SerializeToString())
 
 
 def _open_onnx(path: Path) -> Opened:
-    session = _package("onnxruntime").InferenceSession(path.read_bytes())
+    session = package("onnxruntime", EXTRA).InferenceSession(path.read_bytes())
 
     def ask(images):
         found = session.run(OUTPUTS, {"images": images})
@@ -119,7 +119,7 @@ def _write_litert(network: Network, path: Path):
 
 
 def _open_litert(path: Path) -> Opened:
-    litert = _package("ai_edge_litert.interpreter")
+    litert = package("ai_edge_litert.interpreter", EXTRA)
     interpreter = litert.Interpreter(
         model_content=path.read_bytes(), num_threads=os.cpu_count()
     )
@@ -140,17 +140,6 @@ FORMATS = {
     ),
     "tf_saved_model": Format("model", _write_saved_model, _open_saved_model),
 }
-
-
-def _package(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise InputError(
-            f"{package} is not installed; `pip install -e '.[export]'` installs what "
-            "exports need."
-        ) from error
 
 
 def export(run: Path, name: str, out: Path, overwrite: bool = False) -> float:
@@ -176,8 +165,8 @@ def export(run: Path, name: str, out: Path, overwrite: bool = False) -> float:
     with contextlib.suppress(InputError):  # its layers may be all of Keras
         checks.check_backbone(config)
     check_free(out, overwrite)
-    for package in form.packages:
-        _package(package)
+    for needed in form.packages:
+        package(needed, EXTRA)
     # A GPU would round the run's answers to 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     serve, names = saved_model.load(run)

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines import publishing, run_folder, running, training
 from pipelines.config import Config
-from pipelines.errors import InputError, brief, one_line
+from pipelines.errors import InputError, brief, one_line, package
 
 RETRIES = 10  # times that the machine of a run may be lost
 PATIENCE = 180  # seconds until a lost machine's lock on a shared disk is free
@@ -92,7 +92,7 @@ def train_one(config: Config, saved_models: Path) -> tuple[str, bool]:
     # What is left of this run's process on a lost machine may hold it for a while.
     while publishing.is_claimed(path):
         if time.monotonic() - started > PATIENCE:
-            return "another process is training it", True
+            return running.CLAIMED, True
         time.sleep(1)
     standing = run_folder.standing(path, config)
     if standing == "there":
@@ -110,12 +110,7 @@ def train_one(config: Config, saved_models: Path) -> tuple[str, bool]:
 @contextmanager
 def _connected(address: str, variables: dict[str, str]) -> Iterator[Any]:
     """Ray, connected to a cluster, with variables of its processes' environment."""
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise InputError(
-            "ray is not installed; `pip install -e '.[ray]'` installs it."
-        ) from error
+    ray = package("ray", "ray")
     _check_reachable(address)
     try:
         ray.init(

@@ -23,6 +23,7 @@ from pipelines.errors import InputError, brief
 from pipelines.experiment import read
 
 OTHER = "another run of that name is there; move it away"
+CLAIMED = "another process is training it"
 TRAIN = (sys.executable, "-m", "pipelines.train")
 
 
@@ -152,7 +153,7 @@ def train_one(
     if standing == "other":
         return OTHER
     if publishing.is_claimed(path):
-        return "another process is training it"
+        return CLAIMED
     log = saved_models / f".{config.run_name}.log"
     with (
         tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file,
