@@ -1,13 +1,14 @@
 import json
 
 import pytest
+from extra import needed
 
 from benchmarks import input_pipeline
 
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
+    return needed("torch")
 
 
 def test_pytorchs_crops_are_windows_of_the_reflected_image(torch):

@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from extra import needed
 
 from benchmarks import many_classes, output_layers
 
-torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
+torch = needed("torch")
 
 
 @pytest.mark.slow

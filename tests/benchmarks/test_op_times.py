@@ -2,6 +2,7 @@ import json
 
 import pytest
 import tensorflow as tf
+from extra import needed
 
 from benchmarks import op_times
 
@@ -50,8 +51,7 @@ def test_tensorflow_ops_hold_what_ran():
 
 @pytest.mark.slow
 def test_every_side_is_profiled(tmp_path):
-    pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
-    pytest.importorskip("onnxruntime", reason="it comes with the extra `bench`")
+    needed("onnxscript")
     with pytest.raises(SystemExit) as ended:
         op_times.main(
             ["--width=4", "--images=[8, 8]", "--calls=2", "--out", str(tmp_path)]

@@ -1,14 +1,14 @@
 import json
 
 import pytest
+from extra import needed
 
 from benchmarks import serving
 
 
 @pytest.mark.slow
 def test_every_side_serves(tmp_path):
-    pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
-    pytest.importorskip("onnxruntime", reason="it comes with the extra `export`")
+    needed("onnxscript")
     with pytest.raises(SystemExit) as ended:
         serving.main(
             ["--width=4", "--images=[1, 3]", "--rounds=2", "--out", str(tmp_path)]

@@ -5,12 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from extra import needed
 
 from kerasoft.optimizers import Muon
 from pipelines import optimizers
 from pipelines.config import Config
 
-torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
+torch = needed("torch")
 from benchmarks import pytorch, speedrun  # noqa: E402
 
 RECIPE = Config(

@@ -4,6 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from extra import needed
 
 import kerasoft
 from benchmarks import measure, train_step
@@ -12,7 +13,7 @@ from pipelines import datasets
 from pipelines.config import Config
 from pipelines.training import build
 
-torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `bench`")
+torch = needed("torch")
 from benchmarks import pytorch  # noqa: E402
 
 
