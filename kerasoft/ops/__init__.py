@@ -7,7 +7,15 @@ float32. The same holds for all classes of a row in which every class is masked.
 """
 
 from kerasoft.ops.common import LOWEST, TINY, Tensor, log_of
-from kerasoft.ops.gumbel import gumbel_noise, gumbel_softmax, log_gumbel_softmax
+from kerasoft.ops.divergence import categorical_kl_divergence
+from kerasoft.ops.gumbel import (
+    gumbel_noise,
+    gumbel_softmax,
+    gumbel_top_k,
+    log_gumbel_softmax,
+    log_gumbel_softmax_log_density,
+    straight_through,
+)
 from kerasoft.ops.quadratic import (
     spherical_loss,
     spherical_softmax,
@@ -31,10 +39,13 @@ __all__ = [
     "LOWEST",
     "TINY",
     "Tensor",
+    "categorical_kl_divergence",
     "entmax15",
     "gumbel_noise",
     "gumbel_softmax",
+    "gumbel_top_k",
     "log_gumbel_softmax",
+    "log_gumbel_softmax_log_density",
     "log_of",
     "log_softmax",
     "log_softmax2",
@@ -44,6 +55,7 @@ __all__ = [
     "sparsemax",
     "spherical_loss",
     "spherical_softmax",
+    "straight_through",
     "taylor_loss",
     "taylor_softmax",
     "z_loss",

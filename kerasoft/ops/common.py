@@ -62,7 +62,8 @@ def temper(logits: Tensor, temperature: Tensor, noise: Tensor, axis: int) -> Ten
     negative temperature this is the smallest logit.
     """
     x, masked = split_mask(logits)
-    sign = ops.sign(as_float32(temperature))
+    temperature, noise = as_float32(temperature), as_float32(noise)
+    sign = ops.sign(temperature)
     largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
     most_likely = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = (x - ops.stop_gradient(most_likely) + noise) / temperature

@@ -1,7 +1,12 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
-from references import gradient, numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from references import EXAMPLES, gradient, numpy
 from scipy import special, stats
 
 from kerasoft import heads, ops
@@ -125,3 +130,111 @@ def test_a_low_temperature_is_near_one_hot_and_a_high_one_near_uniform():
     hot = heads.GumbelSoftmax(1000.0, seed=0)(x, training=True)
     assert np.median(np.max(numpy(cold), axis=-1)) > 0.999
     np.testing.assert_allclose(hot, 0.2, atol=0.01)
+
+
+def test_straight_through_has_one_tensors_value_and_the_others_gradient():
+    soft = special.softmax(LOGITS)
+    hard = np.eye(5)[0]
+    assert np.array_equal(numpy(ops.straight_through(hard, soft)), hard)
+    weights = np.arange(5.0)
+    slope = gradient(
+        lambda x: keras.ops.dot(weights, ops.straight_through(hard, x)), soft
+    )
+    np.testing.assert_allclose(slope, weights)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_draws_without_replacement(k):
+    """Plackett and Luce: each draw is of softmax over the classes that are left."""
+    n = 100_000
+    drawn = numpy(ops.gumbel_top_k(np.tile(LOGITS, (n, 1)), k, seed=2))
+    assert drawn.shape == (n, k)
+    orders = list(itertools.permutations(range(5), k))
+    p = special.softmax(LOGITS)
+    expected = []
+    for order in orders:
+        left, chance = 1.0, 1.0
+        for drawn_class in order:
+            chance *= p[drawn_class] / left
+            left -= p[drawn_class]
+        expected.append(n * chance)
+    places = (drawn * 5 ** np.arange(k)).sum(axis=-1)
+    counts = [
+        np.sum(places == np.dot(order, 5 ** np.arange(k)), dtype=int)
+        for order in orders
+    ]
+    assert sum(counts) == n
+    assert stats.chisquare(counts, expected).pvalue > 0.01
+
+
+def test_top_k_draws_masked_classes_last():
+    drawn = numpy(ops.gumbel_top_k([[-np.inf, 0.0, -np.inf, 1.0]] * 20, 2, seed=0))
+    assert {*np.ravel(drawn)} == {1, 3}
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_top_k_says_how_many_can_be_drawn(k):
+    with pytest.raises(ValueError, match=f"between 1 and .* 5. Received: k={k}"):
+        ops.gumbel_top_k(LOGITS, k)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_the_density_of_two_classes_integrates_to_1(temperature):
+    """Over the log-odds u: log-samples are (log s(u), log s(-u))."""
+    u = np.linspace(-200, 200, 400_001)
+    sample = np.stack([special.log_expit(u), special.log_expit(-u)], axis=-1)
+    logits = np.array([0.7, -0.4])
+    # A log-sample is a point of a curve; Maddison et al. measure it by its u.
+    density = np.exp(
+        numpy(ops.log_gumbel_softmax_log_density(sample, logits, temperature))
+    )
+    assert np.trapezoid(density, u) == pytest.approx(1, abs=1e-3)
+    # The difference of two Gumbel variables is logistic.
+    logistic = stats.logistic.pdf(u, loc=1.1 / temperature, scale=1 / temperature)
+    np.testing.assert_allclose(density, logistic, rtol=2e-3, atol=1e-6)
+
+
+def test_a_masked_class_has_no_part_in_the_density():
+    logits = np.array([0.3, -np.inf, -1.0, 0.8])
+    sample = numpy(ops.log_gumbel_softmax(logits, 0.4, np.array([0.1, 0.2, 0.3, 0.4])))
+    kept = [0, 2, 3]
+    found = numpy(ops.log_gumbel_softmax_log_density(sample, logits, 0.4))
+    without = ops.log_gumbel_softmax_log_density(sample[kept], logits[kept], 0.4)
+    assert found == pytest.approx(float(numpy(without)), rel=1e-5)
+
+
+def test_the_density_at_a_low_temperature_is_finite():
+    logits = np.tile(LOGITS, (1000, 1))
+    noise = ops.gumbel_noise(logits.shape, seed=0)
+    sample = ops.log_gumbel_softmax(logits, 0.01, noise)
+    density = numpy(ops.log_gumbel_softmax_log_density(sample, logits, 0.01))
+    assert np.all(np.isfinite(density))
+
+
+@given(
+    arrays("float64", (3, 4), elements=st.floats(-50, 50)),
+    arrays("float64", (3, 4), elements=st.floats(-50, 50)),
+)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_kl_divergence_is_that_of_scipy(logits, prior):
+    found = numpy(ops.categorical_kl_divergence(logits, prior))
+    p, q = special.softmax(logits, axis=-1), special.softmax(prior, axis=-1)
+    np.testing.assert_allclose(found, special.rel_entr(p, q).sum(-1), 1e-4, 1e-5)
+    uniform = numpy(ops.categorical_kl_divergence(logits.T, axis=0))
+    entropy = stats.entropy(p, axis=-1)
+    np.testing.assert_allclose(uniform, np.log(4) - entropy, 1e-4, 1e-5)
+
+
+def test_kl_divergence_of_a_masked_class():
+    found = ops.categorical_kl_divergence([[0.0, -np.inf, 0.0], [-np.inf] * 3])
+    np.testing.assert_allclose(numpy(found), 0, atol=1e-6)
+    sure = numpy(ops.categorical_kl_divergence([3e38, 0.0, -3e38]))
+    assert sure == pytest.approx(np.log(3))
+
+
+def test_kl_divergence_has_a_finite_gradient_where_the_noise_is_gone():
+    slope = gradient(
+        lambda x: keras.ops.sum(ops.categorical_kl_divergence(x)),
+        np.array([[100.0, 0.0, -100.0], [0.0, 0.0, 0.0]]),
+    )
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
