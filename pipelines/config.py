@@ -69,12 +69,26 @@ class Switch:
         return f"{self.first} for {self.after} epochs, then {self.then}"
 
 
+# The options as `--help` shows them.
+GROUPS = {
+    "The head and its loss": "head temperature noise hard epsilon output loss",
+    "The data": "dataset label classes image_size label_noise",
+    "The network": "backbone width dropblock",
+    "Training": "epochs steps_per_epoch batch_size optimizer learning_rate "
+    "warmup_epochs weight_decay label_smoothing seed",
+    "Changes of the training images": "padding cutout mixup",
+    "The machine": "precision steps_per_execution strategy",
+}
+
+
 @record
 class Config:
     """A run: everything that its numbers depend on, with the machine.
 
     Attributes:
-        head: The output head, a name of `kerasoft.heads.HEADS`.
+        head: The output head: `softmax`, `log_softmax`, `softmax2`, `log_softmax2`,
+            `gumbel_softmax`, `log_gumbel_softmax`, `taylor_softmax`,
+            `spherical_softmax`, `z_loss`, `sin_softmax`, `sparsemax` or `entmax15`.
         temperature: For a Gumbel head: a number other than 0, an annealing with kind,
             start and end, or `learned`, from 1 on. 1 if not given.
         noise: For a Gumbel head, when Gumbel noise is added.

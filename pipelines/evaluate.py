@@ -6,50 +6,48 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
-
 from pipelines.commands import command
-from pipelines.options import parse
+from pipelines.options import parse, parser
 from pipelines.quiet import import_tensorflow
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.evaluate",
-        description="Compares runs, as JSON, CSV, Markdown, PNG and one HTML page.",
-        exit_on_error=False,
+    options = parser(
+        "evaluate",
+        "Compares runs, as JSON, CSV, Markdown, PNG and one HTML page.",
+        "saved_models/* --out results/mine",
     )
-    parser.add_argument(
+    options.add_argument(
         "runs", type=Path, nargs="+", help="Folders of runs or exports."
     )
-    parser.add_argument(
+    options.add_argument(
         "--out", type=Path, default="results/comparison", help="The folder to write."
     )
-    parser.add_argument(
+    options.add_argument(
         "--timings", type=bool, default=True, help="Measure latency and throughput."
     )
-    parser.add_argument(
+    options.add_argument(
         "--probabilities",
         type=Path | None,
         help="A folder for each run's probabilities on the test images.",
     )
-    parser.add_argument(
+    options.add_argument(
         "--shift",
         action="store_true",
         help="Judge the runs on corrupted test images too: 40 times as many.",
     )
-    parser.add_argument(
+    options.add_argument(
         "--ood",
         type=str | None,
         help="A data set whose images the runs should be less sure of.",
     )
-    given = parse(parser, argv)
+    given = parse(options, argv)
     asked = ["--shift"] * given.shift + ["--ood", given.ood] * bool(given.ood)
     import_tensorflow()
-    from pipelines import evaluation
+    from pipelines import evaluation, tables
 
-    evaluation.evaluate(
+    results = evaluation.evaluate(
         given.runs,
         given.out,
         timings=given.timings,
@@ -59,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         shift=given.shift,
         ood=given.ood,
     )
+    for table in results.comparison.tables:
+        print(tables.in_short(table), end="\n\n")
     print(f"next: open {given.out / 'comparison.html'} in a browser")
     return 0
 

@@ -25,7 +25,7 @@ from pipelines.between_runs import MARGIN
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
-from pipelines.options import config_of, parse, parser
+from pipelines.options import config_of, config_parser, parse
 
 MAX_RUNS = 10_000
 SEED = {"seed": 0}  # of a configuration, which has several
@@ -79,7 +79,7 @@ def read(path: Path) -> Experiment:
             "option counts as many runs as it has values. Received: "
             f"{count if count < 10**9 else 'over 10**9'}"
         )
-    options = parser("train", "")
+    options = config_parser("train", "", "")
     resolve = functools.cache(datasets.resolve)  # says so in a line each time
     planned: dict[Config, Planned] = {}
     for number, (entry, figures) in enumerate(

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import jsonargparse
-
 from pipelines.commands import command
-from pipelines.options import parse
+from pipelines.options import parse, parser
 from pipelines.quiet import import_tensorflow
 
 Kind = Literal["onnx", "litert", "tf_saved_model"]  # those of `formats.FORMATS`
@@ -17,26 +15,26 @@ Kind = Literal["onnx", "litert", "tf_saved_model"]  # those of `formats.FORMATS`
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.export",
-        description="Writes the network of a run for another runtime.",
-        exit_on_error=False,
+    options = parser(
+        "export",
+        "Writes the network of a run for another runtime.",
+        "saved_models/RUN --format onnx",
     )
-    parser.add_argument("run", type=Path, help="A folder that pipelines.train wrote.")
-    parser.add_argument(
+    options.add_argument("run", type=Path, help="A folder that pipelines.train wrote.")
+    options.add_argument(
         "--format",
         type=Kind,
         default="onnx",
         help="For ONNX Runtime, for LiteRT (once TensorFlow Lite), or a SavedModel of "
         "one image size.",
     )
-    parser.add_argument(
+    options.add_argument(
         "--out", type=Path | None, help="The folder, exported/RUN-FORMAT if none."
     )
-    parser.add_argument(
+    options.add_argument(
         "--overwrite", action="store_true", help="Replace the folder, if it is there."
     )
-    given = parse(parser, argv)
+    given = parse(options, argv)
     import_tensorflow()
     from pipelines import formats
 

@@ -6,6 +6,7 @@ wrong key or type in a file meets the same check as one on the command line.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import difflib
 import re
@@ -17,12 +18,38 @@ import jsonargparse
 import yaml
 
 from pipelines import plain_yaml
-from pipelines.config import Config
+from pipelines.config import GROUPS, Config
 from pipelines.errors import InputError, brief, one_line
 
 # Flags too: a value of one is YAML.
 jsonargparse.set_loader("yaml", plain_yaml.load, (yaml.YAMLError,))
 MAX_MESSAGE = 300
+
+
+KINDS = {
+    "<class 'Path'>": "a path",
+    "Path | null": "a path",
+    "bool": "true or false",
+    "float": "a number",
+    "float | null": "a number",
+    "int": "an integer",
+    "int | null": "an integer",
+}  # other types are in the text, or in the values to choose from
+
+
+class _Help(jsonargparse.DefaultHelpFormatter):
+    """Says types in words, and a default where there is a value."""
+
+    def _get_help_string(self, action):
+        if action.dest == "help":
+            return "Show this help message and exit."
+        notes = [KINDS.get(self._get_type_str(action) or "")]
+        switch = action.nargs == 0
+        none = action.default in (None, argparse.SUPPRESS)
+        if action.option_strings and not (switch or none):
+            notes.append("default: %(default)s")
+        said = ", ".join(filter(None, notes))
+        return (action.help or "") + (f" ({said})" if said else "")
 
 
 class _ConfigFile(
@@ -42,17 +69,46 @@ class _ConfigFile(
         super().__call__(parser, cfg, yaml.safe_dump(content), option_string)
 
 
-def parser(prog: str, description: str) -> jsonargparse.ArgumentParser:
-    """A parser of the config's options, from flags and from YAML."""
-    options = jsonargparse.ArgumentParser(
-        prog=f"python -m pipelines.{prog}",
+def parser(
+    prog: str, description: str, example: str, usage: str | None = None
+) -> jsonargparse.ArgumentParser:
+    """The parser of a command.
+
+    Args:
+        prog: The command's name.
+        description: What it does.
+        example: The arguments of a call that shows how it is used.
+        usage: The arguments in short, if not those of every option.
+    """
+    command = f"python -m pipelines.{prog}"
+    return jsonargparse.ArgumentParser(
+        prog=command,
+        usage=usage and f"{command} {usage}",
         description=description,
+        epilog=f"Example: {command} {example}",
+        formatter_class=_Help,
         exit_on_error=False,
     )
+
+
+def config_parser(
+    prog: str, description: str, example: str
+) -> jsonargparse.ArgumentParser:
+    """A parser of the config's options, from flags and from YAML, in groups."""
+    options = parser(prog, description, example, "[options]")
     options.add_argument(
         "--config", action=_ConfigFile, help="A YAML file of these options."
     )
     options.add_class_arguments(Config)
+    whole = options._action_groups[-1]
+    for title, names in GROUPS.items():
+        group = options.add_argument_group(title)
+        group._group_actions += [
+            action
+            for action in whole._group_actions
+            if action.dest.partition(".")[0] in names.split()
+        ]
+    options._action_groups = [g for g in options._action_groups if g is not whole]
     return options
 
 

@@ -8,29 +8,27 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
-
 from pipelines.commands import command
 from pipelines.errors import InputError, brief
-from pipelines.options import parse
+from pipelines.options import parse, parser
 from pipelines.quiet import import_tensorflow
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.predict",
-        description="Prints the five most probable classes of each image.",
-        exit_on_error=False,
+    options = parser(
+        "predict",
+        "Prints the five most probable classes of each image.",
+        "saved_models/RUN photo.jpg",
     )
-    parser.add_argument(
+    options.add_argument(
         "run",
         type=Path,
         help="A folder that pipelines.train or pipelines.export wrote.",
     )
-    parser.add_argument("images", type=str, nargs="+", help="Image files.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
-    given = parse(parser, argv)
+    options.add_argument("images", type=str, nargs="+", help="Image files.")
+    options.add_argument("--json", action="store_true", help="Print JSON.")
+    given = parse(options, argv)
     import_tensorflow()
     from pipelines import formats, saved_model
     from pipelines.pixels import read_image

@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
-
 from pipelines.commands import command
 from pipelines.errors import InputError
-from pipelines.options import parse
+from pipelines.options import parse, parser
 from pipelines.quiet import import_tensorflow
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.report",
-        description="Makes a comparison's CSV, Markdown, PNG and page again, or one "
+    options = parser(
+        "report",
+        "Makes a comparison's CSV, Markdown, PNG and page again, or one "
         "comparison of several.",
-        exit_on_error=False,
+        "results/z",
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="Folders of results/.")
-    parser.add_argument(
+    options.add_argument("folders", type=Path, nargs="+", help="Folders of results/.")
+    options.add_argument(
         "--out", type=Path | None, help="The folder to write one comparison of all to."
     )
-    parser.add_argument(
+    options.add_argument(
         "--experiment",
         type=Path | None,
         help="A file of experiments/ with the contrasts and the margin of the whole; "
         "if none, they are those of the parts.",
     )
-    given = parse(parser, argv)
+    given = parse(options, argv)
     folders = [folder.resolve() for folder in given.folders]
     if given.out is None and (len(folders) > 1 or given.experiment):
         raise InputError("--out must name the folder for one comparison of all.")

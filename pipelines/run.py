@@ -8,20 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import jsonargparse
-
 from pipelines.commands import command
 from pipelines.errors import InputError
-from pipelines.options import parse
+from pipelines.options import parse, parser
 from pipelines.quiet import import_tensorflow
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = jsonargparse.ArgumentParser(
-        prog="python -m pipelines.run",
-        description="Trains every run of an experiment and compares them.",
-        exit_on_error=False,
+    options = parser(
+        "run",
+        "Trains every run of an experiment and compares them.",
+        "experiments/quickstart.yaml --jobs 2",
     )
     options.add_argument("experiment", type=Path, help="A file of experiments/.")
     options.add_argument(
@@ -55,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.gpus_per_run and given.ray is None:
         raise InputError("--gpus_per_run goes with --ray.")
     import_tensorflow()
-    from pipelines import experiment, running
+    from pipelines import experiment, running, tables
 
     if given.dry_run:
         configs = [one.config for one in experiment.read(given.experiment).runs]
@@ -79,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if compared:
+        for table in compared.comparison.tables:
+            print(tables.in_short(table), end="\n\n")
         print(f"next: open {out / 'comparison.html'} in a browser")
     return 1 if failures else 0
 

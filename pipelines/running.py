@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipelines import evaluation, publishing, run_folder
+from pipelines.comparison import Results
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.experiment import read
@@ -216,7 +217,7 @@ def run(
     saved_models: Path,
     out: Path,
     train: Callable[[Sequence[Config], Path], dict[str, str]] = train_all,
-) -> tuple[dict[str, str], bool]:
+) -> tuple[dict[str, str], Results | None]:
     """Trains an experiment's runs and compares those that ended.
 
     Args:
@@ -226,7 +227,8 @@ def run(
         train: Trains them, as `train_all` does.
 
     Returns:
-        By the names of the runs that failed, why; and whether any ended.
+        By the names of the runs that failed, why; and how the others compare, if there
+        are any.
     """
     described = read(experiment)
     planned = described.runs
@@ -237,8 +239,9 @@ def run(
         for one in planned
         if one.config.run_name not in failures
     }
+    compared = None
     if ended:
-        evaluation.evaluate(
+        compared = evaluation.evaluate(
             [saved_models / name for name in ended],
             out,
             {name: reported for name, reported in ended.items() if reported},
@@ -246,4 +249,4 @@ def run(
             contrasts=described.contrasts,
             margin=described.margin,
         )
-    return failures, bool(ended)
+    return failures, compared

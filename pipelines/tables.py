@@ -20,6 +20,8 @@ from pipelines.comparison import (
 )
 from pipelines.metrics import METRICS, Metric, percent
 
+SHORT = ("accuracy", "nll", "ece")  # what a command prints at its end
+
 
 class Cell(NamedTuple):
     """A cell of a table: how it reads, what it sorts by, and a note beneath."""
@@ -143,6 +145,23 @@ def results_of(table: Table) -> Section:
     ]
     head = ["run", *(column.heading for column in shown), "scaling temperature"]
     return Section("Results", note_on_scores(rows), head, body)
+
+
+def in_short(table: Table) -> str:
+    """Each row's accuracy, NLL and ECE, as plain text."""
+    rows = sorted(table.rows, key=lambda row: -row.accuracy)
+    shown = [c for c in columns(rows) if c.name in SHORT and not c.scaled]
+    body = [[c.heading for c in shown]]
+    body += [[of_row(row, column).text for column in shown] for row in rows]
+    titles = [wording.heading(table), *(row.title for row in rows)]
+    widths = [max(map(len, cells)) for cells in zip(*body, strict=True)]
+    lines = [
+        "  ".join(
+            [title.ljust(max(map(len, titles))), *map(str.rjust, cells, widths)]
+        ).rstrip()
+        for title, cells in zip(titles, body, strict=True)
+    ]
+    return "\n".join(lines)
 
 
 def note_on_scores(rows: Sequence[Row]) -> str:

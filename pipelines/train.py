@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.commands import command
-from pipelines.options import config_of, parse, parser
+from pipelines.options import config_of, config_parser, parse
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser("train", "Trains one run and leaves it as a SavedModel.")
+    options = config_parser(
+        "train",
+        "Trains one run and leaves it as a SavedModel.",
+        "--head gumbel_softmax --temperature 3 --dataset cifar100",
+    )
     options.add_argument(
         "--saved_models", type=Path, default="saved_models", help="Where runs are kept."
     )

@@ -156,6 +156,8 @@ def fit(
     tf.config.experimental.enable_op_determinism()
     with STRATEGIES[config.strategy]().scope():
         model = build(config, dataset, dtype_policy(config.precision))
+    if verbose:
+        print(summary(config, dataset, model), flush=True)
     work.mkdir(parents=True, exist_ok=True)
     typed_json.write_text(work / run_folder.CONFIG, config.to_yaml())
     progress = Progress(work / run_folder.STATE, model)
@@ -192,6 +194,18 @@ def fit(
             f"way out is a lower --learning_rate (now {rate:g})."
         )
     return model, first_epoch
+
+
+def summary(config: Config, dataset: datasets.Data, model: keras.Model) -> str:
+    """What is about to be trained, in a line."""
+    device = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    output = f" with the output layer {config.output}" if config.output else ""
+    return (
+        f"{config.head}{output} on {config.backbone}, {model.count_params():,} "
+        f"parameters; {dataset.name}, {len(dataset.class_names):,} classes, "
+        f"{len(dataset.train.labels):,} training images; {device}, "
+        f"{model.dtype_policy.name}"
+    )
 
 
 def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:

@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines.commands import command
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.options import config_of, parse, parser
+from pipelines.options import config_of, config_parser, parse
 from pipelines.search import CHIEF, Search, config_of_trial, role
 
 EPOCHS = 3
@@ -23,7 +23,11 @@ EPOCHS = 3
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser("tune", "Searches the temperature of a Gumbel head.")
+    options = config_parser(
+        "tune",
+        "Searches the temperature of a Gumbel head.",
+        "--head gumbel_softmax --search schedule --trials 20",
+    )
     options.add_class_arguments(Search)
     options.set_defaults({"head": "log_gumbel_softmax", "epochs": EPOCHS})
     options.add_argument(

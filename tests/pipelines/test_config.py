@@ -9,12 +9,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kerasoft import heads
 from pipelines import titles
-from pipelines.config import Annealing, Config
+from pipelines.config import GROUPS, Annealing, Config
 from pipelines.errors import InputError
-from pipelines.options import config_of, parse, parser
+from pipelines.options import config_of, config_parser, parse
 
-PARSER = parser("train", "...")
+PARSER = config_parser("train", "...", "...")
 
 
 def read(*argv):
@@ -334,3 +335,26 @@ def test_a_config_leaves_the_random_generators_alone():
     before = random.getstate()
     Config(head="gumbel_softmax", temperature=0.5)
     assert random.getstate() == before
+
+
+def test_the_help_has_every_option_once_in_a_group_with_its_default():
+    text = PARSER.format_help()
+    fields = dataclasses.fields(Config)
+    assert {name for names in GROUPS.values() for name in names.split()} == {
+        field.name for field in fields
+    }
+    for field in fields:
+        assert len(re.findall(rf"^  --{field.name}[ ,\n]", text, re.MULTILINE)) == 1
+        if field.default is not None:
+            described = re.split(r"\n  --", text.partition(f"\n  --{field.name} ")[2])[
+                0
+            ]
+            assert f"default: {field.default}" in " ".join(described.split())
+    assert all(f"\n{title}:\n" in text for title in GROUPS)
+    assert "<class" not in text
+    assert "null" not in text
+
+
+def test_the_help_names_every_head():
+    text = " ".join(PARSER.format_help().split())
+    assert all(f"`{name}`" in text for name in heads.HEADS)

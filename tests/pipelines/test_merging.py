@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipelines import evaluation, keeping, report
+from pipelines import evaluation, keeping, report, tables
 from pipelines.comparison import Results
 
 
@@ -167,3 +167,13 @@ def test_what_cannot_be_merged_is_refused(parts, tmp_path, capsys):
         capsys, first, tmp_path / "no", "--out", out
     )
     assert not out.exists()
+
+
+def test_a_comparison_in_short_has_a_line_for_each_run(parts):
+    (table,) = keeping.read(parts / "all").comparison.tables
+    head, *lines = tables.in_short(table).splitlines()
+    assert head.split()[-3:] == ["accuracy", "NLL", "ECE"]
+    assert len(lines) == len(table.rows)
+    for row in table.rows:
+        (line,) = [line for line in lines if line.startswith(f"{row.title}  ")]
+        assert f"{row.accuracy:.2%}".replace("%", " %") in line
