@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import layers, ops
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
 
 from kerasoft import heads, losses
 
@@ -172,7 +173,7 @@ for ax, name in zip(axes, HEADS, strict=True):
     visible = np.where(inputs["present"][shown], weights, np.nan)
     image = ax.imshow(visible, colours, vmin=1e-9, vmax=1)
     for row, column in enumerate(right[shown]):
-        frame = plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="red")
+        frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="red")
         ax.add_patch(frame)
     ax.set_title(name)
     ax.set_xlabel("position")
@@ -233,7 +234,10 @@ def measure(model, attention, longest):
 def print_tables(trained):
     measured = {
         name: np.array(
-            [[measure(*models, longest) for longest in TESTS] for models in runs]
+            [
+                [measure(model, attention, longest) for longest in TESTS]
+                for model, attention in runs
+            ]
         )
         for name, runs in trained.items()
     }

@@ -66,7 +66,7 @@ def test_a_wrong_loss_is_refused(loss, message):
 def test_a_switch_is_written_and_read(tiny):
     config = dataclasses.replace(tiny, loss=Switch("as_logits", "generalized:1", 1))
     assert "as_logits-1-generalized.1" in config.run_name
-    parser = options.parser("train", "")
+    parser = options.config_parser("train", "", "")
     words = ["--loss.first=as_logits", "--loss.then=generalized:1", "--loss.after=1"]
     given = options.config_of(options.parse(parser, [*words, "--epochs=2"]))
     assert given.loss == config.loss

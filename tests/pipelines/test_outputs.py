@@ -14,7 +14,7 @@ from kerasoft.output_layers import Classifier, TwoLevelOutput
 from pipelines import evaluation, outputs, run_folder, saved_model, training
 from pipelines.config import Config
 from pipelines.errors import InputError
-from pipelines.options import config_of, parse, parser
+from pipelines.options import config_of, config_parser, parse
 
 HEADS = {
     "chunked": "softmax",
@@ -204,7 +204,8 @@ def test_what_does_not_go_together_is_refused(options, words):
 
 def test_an_output_is_an_option(tiny):
     given = parse(
-        parser("train", ""), ["--output", "sampled:10", "--dataset", "cifar100"]
+        config_parser("train", "", ""),
+        ["--output", "sampled:10", "--dataset", "cifar100"],
     )
     config = config_of(given)
     assert config.output == "sampled:10"
