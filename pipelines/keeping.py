@@ -7,11 +7,11 @@ Kept are `comparison.json`, the same for the same runs, `timings.json`, which is
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
@@ -21,7 +21,7 @@ from pipelines.comparison import FORMAT, Comparison, Results, Row, Timings
 from pipelines.errors import InputError
 
 DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError,
-          zipfile.BadZipFile, zlib.error)  # fmt: skip
+          lzma.LZMAError, zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 def keep(results: Results, folder: Path):
@@ -127,5 +127,8 @@ def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]):
         kind = "float32" if array.dtype.kind == "f" else np.min_scalar_type(array.max())
         return array.astype(kind)
 
-    given: Any = {name: small(array) for name, array in arrays.items()}
-    np.savez_compressed(path, **given)
+    # As `np.savez_compressed`, whose files are larger; `np.load` reads both.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as kept:
+        for name, array in arrays.items():
+            with kept.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, small(array))
