@@ -26,7 +26,8 @@ quiet.import_tensorflow()
 import gallery  # noqa: E402
 import notebooks  # noqa: E402
 
-PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+TUTORIALS = "tutorials/README.md"
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", TUTORIALS)
 FOLDERS = ("docs", "results")
 CODE = ("benchmarks", "examples", "experiments", "kerasoft", "tests")
 SHOWN = {".json", ".md", ".png", ".svg"}
@@ -47,7 +48,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Fills the parts of the navigation that a folder or a module lists."""
     for section in config.nav or []:
         if "Tutorials" in section:
-            section["Tutorials"] = [page_of(path) for path in notebooks.scripts()]
+            pages = [page_of(path) for path in notebooks.scripts()]
+            section["Tutorials"] = [TUTORIALS, *pages]
         if "API" in section:
             section["API"] = [{name: reference(name)} for name in MODULES]
     return config
@@ -80,6 +82,8 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Adds the heads to the page that introduces them; orders what a search finds."""
     if page.file.src_uri == "docs/gallery.md":
         markdown += "\n" + gallery.sections()
+    if page.file.src_uri == TUTORIALS:  # which links to the scripts
+        markdown = markdown.replace(".py)", ".md)")
     if page.file.src_uri.startswith("results/"):  # tables of numbers
         page.meta["search"] = {"exclude": True}
     if page.file.src_uri.startswith("reference/"):
