@@ -11,6 +11,7 @@ WORDS = {  # tables that measure nothing, by their headers
     "| `--head` | layer | output | value | source |",
     "| output layer | computed for each training row | model |",
     "| experiment | what it is |",
+    "| you want to | page |",
     "| layer | computed for each training row | what it gives up | optimiser | use it "
     "if |",
     "| what | command | results |",
