@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from references import EXAMPLES, gradient, numpy
-from scipy import special, stats
+from scipy import integrate, special, stats
 
 from kerasoft import heads, ops
 
@@ -188,7 +188,7 @@ def test_the_density_of_two_classes_integrates_to_1(temperature):
     density = np.exp(
         numpy(ops.log_gumbel_softmax_log_density(sample, logits, temperature))
     )
-    assert np.trapezoid(density, u) == pytest.approx(1, abs=1e-3)
+    assert integrate.trapezoid(density, u) == pytest.approx(1, abs=1e-3)
     # The difference of two Gumbel variables is logistic.
     logistic = stats.logistic.pdf(u, loc=1.1 / temperature, scale=1 / temperature)
     np.testing.assert_allclose(density, logistic, rtol=2e-3, atol=1e-6)
