@@ -57,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shift=given.shift,
         ood=given.ood,
     )
-    for table in results.comparison.tables:
-        print(tables.in_short(table), end="\n\n")
+    print(tables.in_short(results.comparison.tables), end="")
     print(f"next: open {given.out / 'comparison.html'} in a browser")
     return 0
 

@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, reason in failures.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
     if compared:
-        for table in compared.comparison.tables:
-            print(tables.in_short(table), end="\n\n")
+        print(tables.in_short(compared.comparison.tables), end="")
         print(f"next: open {out / 'comparison.html'} in a browser")
     return 1 if failures else 0
 

@@ -147,8 +147,12 @@ def results_of(table: Table) -> Section:
     return Section("Results", note_on_scores(rows), head, body)
 
 
-def in_short(table: Table) -> str:
-    """Each row's accuracy, NLL and ECE, as plain text."""
+def in_short(tables: Sequence[Table]) -> str:
+    """Each row's accuracy, NLL and ECE, as plain text: how a command ends."""
+    return "".join(f"{_in_short(table)}\n\n" for table in tables)
+
+
+def _in_short(table: Table) -> str:
     rows = sorted(table.rows, key=lambda row: -row.accuracy)
     shown = [c for c in columns(rows) if c.name in SHORT and not c.scaled]
     body = [[c.heading for c in shown]]
