@@ -2,9 +2,14 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 import typing
+import urllib.error
+import urllib.request
 import warnings
 
 import numpy as np
@@ -16,6 +21,7 @@ from pipelines import evaluation, export, formats, predict, saved_model, trainin
 from pipelines.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
+TRITON = os.environ.get("KERASOFT_TRITON")  # the Python of an environment with PyTriton
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "tf_saved_model": "model"}
 
 # Asks exports by their runtime alone, in a process without kerasoft: image by image and
@@ -116,6 +122,56 @@ def every_run(tiny, tmp_path_factory):
 @pytest.mark.parametrize("kind", FILES)
 def test_every_head_and_output_layer_is_exported(kind, every_run, tmp_path):
     answer_as_the_runs(every_run, kind, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    TRITON is None, reason="KERASOFT_TRITON names no Python that has PyTriton"
+)
+def test_triton_answers_as_the_run(exports, run, tmp_path):
+    """Whether a server answers requests of any size, and refuses what is no image."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = f"http://localhost:{port}/v2"
+    log = tmp_path / "log"
+
+    def ask(images):
+        pixels = {"shape": images.shape, "data": images.ravel().tolist()}
+        body = {"inputs": [{"name": "images", "datatype": "UINT8", **pixels}]}
+        request = urllib.request.Request(
+            f"{server}/models/run/infer", json.dumps(body).encode()
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found = json.load(answer)["outputs"]
+        return {out["name"]: np.reshape(out["data"], out["shape"]) for out in found}
+
+    words = [str(TRITON), "examples/triton_server.py", str(exports["onnx"])]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*words, "--port", str(port)], stdout=out, stderr=out
+        )
+    try:
+        for _ in range(120):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(f"{server}/models/run/ready", timeout=10).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        serve, _ = saved_model.load(run)
+        expected = saved_model.ask(serve, IMAGES, *formats.OUTPUTS)
+        for images in (IMAGES, IMAGES[:1]):
+            answer = ask(images)
+            assert set(answer) == set(formats.OUTPUTS)
+            for name, array in zip(formats.OUTPUTS, expected, strict=True):
+                array = np.reshape(array[: len(images)], (len(images), -1))
+                assert answer[name] == close_to(array), name
+        with pytest.raises(urllib.error.HTTPError, match="400"):
+            ask(IMAGES[:, :3])
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
