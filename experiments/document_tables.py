@@ -539,6 +539,23 @@ def of_contrasts(name: str, classes: int | None = None) -> Callable[[], str]:
     return contrasts
 
 
+def two_levels() -> str:
+    """Two levels less softmax on CIFAR-100: the classes, and the superclasses."""
+    measures = {
+        "superclass of the predicted class": "superclass_accuracy",
+        "superclass, summed": "summed_superclass_accuracy",
+    }
+    found = []
+    for words, metric in measures.items():
+
+        def told(config: Config, words=words) -> str:
+            return f"{config.output or config.head}, {words}"
+
+        pair = (f"two_level, {words}", f"log_softmax, {words}")
+        found += over_seeds([pair], of_seeds("two-level", metric, told))
+    return document.contrasts([*compared("two-level").contrasts, *found])
+
+
 def output_shares() -> str:
     """What a step takes by output layer and number of classes."""
     return markdown.table(
@@ -590,6 +607,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "many-classes, 1,000 classes, contrasts": of_contrasts("many-classes", 1000),
     "many-classes, 20,902 classes, contrasts": of_contrasts("many-classes", 20902),
     "many classes, search": search_for_many_classes,
+    "two-level, contrasts": two_levels,
     "output share": output_shares,
     "z": which_z,
     "z, search": search_for_z,
