@@ -112,21 +112,18 @@ class Muon(keras.optimizers.Muon):
         # So the steps compute their product, which multiplies the far larger x once.
         matrix = ops.reshape(x, (-1, x.shape[-1]))
         tall = matrix.shape[0] > matrix.shape[1]
-        matrix = ops.transpose(matrix) if tall else matrix
         matrix = matrix / (ops.norm(matrix) + 1e-7)
-        gram = matrix @ ops.transpose(matrix)
+        turned = ops.transpose(matrix)
+        gram = turned @ matrix if tall else matrix @ turned
         identity = ops.eye(gram.shape[0], dtype=gram.dtype)
         product = identity
         for _ in range(steps):
-            polynomial = (
-                self.muon_a * identity
-                + self.muon_b * gram
-                + self.muon_c * (gram @ gram)
-            )
+            inner = self.muon_b * identity + self.muon_c * gram
+            polynomial = self.muon_a * identity + gram @ inner
             product = polynomial @ product
             gram = polynomial @ gram @ polynomial
-        matrix = product @ matrix
-        return ops.reshape(ops.transpose(matrix) if tall else matrix, x.shape)
+        matrix = matrix @ product if tall else product @ matrix
+        return ops.reshape(matrix, x.shape)
 
     def lr_adjust(self, x: Tensor) -> Tensor:
         matrix = ops.reshape(x, (-1, x.shape[-1]))

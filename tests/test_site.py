@@ -233,11 +233,12 @@ def test_the_gallery_is_readable_without_javascript(browser, address):
     context.close()
 
 
-def test_tutorials_end_within_three_minutes(pytestconfig, site):
+def test_tutorials_fit_in_three_minutes_of_two_cores(pytestconfig, site):
     kept = pytestconfig.rootpath / "build" / "tutorials"
     scripts = sorted((pytestconfig.rootpath / "tutorials").glob("*.py"))
     assert len(scripts) >= 6
     for script in scripts:
         (seconds,) = kept.glob(f"{script.stem}-*/seconds.txt")
-        assert float(seconds.read_text()) < 180
+        _, used = seconds.read_text().split()  # whatever else runs beside it
+        assert float(used) < 2 * 180
         assert (site / "tutorials" / script.stem / "index.html").is_file()
