@@ -90,6 +90,61 @@ class FlooredExponentialDecay(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable(package="kerasoft")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up from 0, then another schedule.
+
+    Formula:
+
+    ```python
+    value = schedule(0) * step / warmup_steps    # while step < warmup_steps
+    value = schedule(step - warmup_steps)        # after that
+    ```
+
+    Keras has it built into `CosineDecay` alone.
+
+    Args:
+        schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
+        warmup_steps: Positive integer, the steps of the warm-up.
+
+    Raises:
+        ValueError: If `warmup_steps` is below 1.
+
+    Example:
+
+    >>> falling = keras.optimizers.schedules.PolynomialDecay(0.1, 8, 0.0)
+    >>> schedule = WarmUp(falling, warmup_steps=2)
+    >>> [round(float(schedule(step)), 4) for step in (0, 1, 2, 6, 10)]
+    [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+
+    def __init__(self, schedule: Any, warmup_steps: int):
+        if warmup_steps < 1:
+            raise ValueError(
+                "`warmup_steps` must be a number of steps, at least 1. "
+                f"Received: warmup_steps={warmup_steps}"
+            )
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step: Tensor | int) -> Tensor:
+        step = ops.cast(step, "float32")
+        risen = ops.minimum(step / self.warmup_steps, 1.0)
+        value = self.schedule(ops.maximum(step - self.warmup_steps, 0.0))
+        return risen * ops.cast(value, "float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
+            "warmup_steps": self.warmup_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "WarmUp":
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(schedule, config["warmup_steps"])
+
+
 # The learning rate of a layer that updates its own weights
 
 

@@ -72,10 +72,10 @@ class Switch:
 # The options as `--help` shows them.
 GROUPS = {
     "The head and its loss": "head temperature noise hard epsilon output loss",
-    "The data": "dataset label classes image_size label_noise",
+    "The data": "dataset label classes image_size validation_share label_noise",
     "The network": "backbone width dropblock",
     "Training": "epochs steps_per_epoch batch_size optimizer learning_rate "
-    "warmup_epochs weight_decay label_smoothing seed",
+    "warmup_epochs decay weight_decay label_smoothing seed",
     "Changes of the training images": "padding cutout mixup",
     "The machine": "precision steps_per_execution strategy",
 }
@@ -131,11 +131,16 @@ class Config:
         optimizer: `sgd`, with Nesterov momentum 0.9, or `muon` or `adam`, which want
             another learning_rate and weight_decay. The output `factored` always trains
             the weights of the classes by plain SGD.
-        learning_rate: The peak of one warm-up and cosine decay. If not given, 0.2; on a
+        learning_rate: The peak between warm-up and decay. If not given, 0.2; on a
             folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
         warmup_epochs: Epochs of linear warm-up.
+        decay: How the learning rate falls to 0 after the warm-up, as half a cosine or
+            in a straight line.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
+        validation_share: Share of the training images that training does not see, for
+            `tune` to choose by and `evaluate` to calibrate on; at least one of each
+            class. Glyphs have a typeface for that.
         label_noise: Share of the training images that get the label of another class,
             drawn by the seed.
         padding: Pixels that are reflected around each training image before it is
@@ -161,6 +166,7 @@ class Config:
     label: Literal["fine", "coarse"] = "fine"
     classes: int | None = None
     image_size: int = 32
+    validation_share: float = 0.1
     backbone: str = "resnet12"
     width: int = 16
     dropblock: float = 0.0
@@ -170,6 +176,7 @@ class Config:
     optimizer: Literal["sgd", "muon", "adam"] = "sgd"
     learning_rate: float | None = None
     warmup_epochs: float = 1.0
+    decay: Literal["cosine", "linear"] = "cosine"
     weight_decay: float = 5e-3
     label_smoothing: float = 0.0
     label_noise: float = 0.0
@@ -254,6 +261,11 @@ class Config:
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
         self.require(self.padding < 16, "padding", "must be below 16 pixels")
+        self.require(
+            0 < self.validation_share <= 0.5,
+            "validation_share",
+            "must be above 0 and at most 0.5",
+        )
         for name in ("dropblock", "label_smoothing", "label_noise"):
             self.require(
                 0 <= getattr(self, name) < 1, name, "must be at least 0 and below 1"

@@ -159,12 +159,12 @@ def judge_all(
     """
     tf.config.experimental.enable_op_determinism()
     config = members[0].config
-    dataset = load_data(members[0], config.seed)
+    dataset = load_data(members[0], config.seed, config.validation_share)
 
     @functools.cache
-    def validation_of(seed: int) -> Split:
-        same = seed == config.seed
-        return (dataset if same else load_data(members[0], seed)).validation
+    def validation_of(seed: int, share: float) -> Split:
+        same = (seed, share) == (config.seed, config.validation_share)
+        return (dataset if same else load_data(members[0], seed, share)).validation
 
     if wanted.probabilities and len(dataset.class_names) > judging.MANY:
         raise InputError(
@@ -187,7 +187,7 @@ def judge_all(
                 f"The classes of {run.name} have other names than those of "
                 f"{dataset.name}, so it was trained on another data set."
             )
-        validation = validation_of(run.config.seed)
+        validation = validation_of(run.config.seed, run.config.validation_share)
         noisy = serve.sample and run.config.noise != "never"
         for samples in (0, SAMPLES) if noisy else (0,):
             name = run.name + f"-{samples}samples" * bool(samples)
@@ -263,15 +263,22 @@ def judge_all(
     return table, ensembles
 
 
-def load_data(run: Run, seed: int) -> datasets.Data:
-    """Loads the data of a run, with the validation images of a seed.
+def load_data(run: Run, seed: int, validation_share: float) -> datasets.Data:
+    """Loads the data of a run, with the validation images of a seed and a share.
 
     Raises:
         InputError: If its checksum is not the one that the run wrote down.
     """
     name = run.record.dataset.name
     config = run.config
-    loaded = datasets.load(name, config.label, config.image_size, seed, config.classes)
+    loaded = datasets.load(
+        name,
+        config.label,
+        config.image_size,
+        seed,
+        config.classes,
+        validation_share,
+    )
     trained_on = run.record.dataset.checksum
     if loaded.checksum != trained_on:
         raise InputError(

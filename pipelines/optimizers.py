@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from kerasoft.optimizers import SGD, Muon
+from kerasoft.schedules import WarmUp
 from pipelines.config import Config
 
 ADAM_SHARE = 0.3  # of Muon's learning rate, for what is no kernel of a convolution
@@ -29,12 +30,16 @@ def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 
 
 def learning_rate(config: Config, steps: int):
-    """Linear warm-up to the peak, then cosine decay to 0 at the last step."""
+    """Linear warm-up to the peak, then decay to 0 at the last step."""
+    schedules, peak = keras.optimizers.schedules, config.learning_rate
     warmup = round(config.warmup_epochs * steps)
-    total = config.epochs * steps
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else config.learning_rate,
-        decay_steps=max(total - warmup, 1),
-        warmup_target=config.learning_rate if warmup else None,
+    left = max(config.epochs * steps - warmup, 1)
+    if config.decay == "linear":
+        falling = schedules.PolynomialDecay(peak, left, end_learning_rate=0.0)
+        return WarmUp(falling, warmup) if warmup else falling
+    return schedules.CosineDecay(
+        0.0 if warmup else peak,
+        decay_steps=left,
+        warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )

@@ -127,7 +127,12 @@ def _train(config: Config, dataset: datasets.Data, path: Path, overwrite: bool):
 def load_data(config: Config) -> datasets.Data:
     """The data of a config, of which some training labels may be wrong."""
     data = datasets.load(
-        config.dataset, config.label, config.image_size, config.seed, config.classes
+        config.dataset,
+        config.label,
+        config.image_size,
+        config.seed,
+        config.classes,
+        config.validation_share,
     )
     labels = batching.with_wrong_labels(
         data.train.labels, len(data.class_names), config.label_noise, config.seed

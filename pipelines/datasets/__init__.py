@@ -30,7 +30,6 @@ DATASETS: dict[str, Callable[[str, int], Source]] = {
     "glyphs": lambda place, size: glyphs.read(place),
     "glyphs:FOLDER": lambda place, size: glyphs.read(place),
 }
-VALIDATION_SHARE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +84,7 @@ def load(
     size: int = 32,
     seed: int = 0,
     classes: int | None = None,
+    validation_share: float = 0.1,
 ) -> Data:
     """Loads a data set and splits off its validation images, unless it has some.
 
@@ -95,6 +95,7 @@ def load(
         seed: Of the split.
         classes: How many of the classes to keep, the same ones for every seed and all
             those of fewer; all if `None`.
+        validation_share: Share of the training images that is split off.
 
     Raises:
         InputError: If the data set is not there or cannot serve.
@@ -136,7 +137,9 @@ def load(
         known = sorted(set(superclasses))  # a subset of the classes may lack some
         superclasses = [known.index(superclass) for superclass in superclasses]
         superclass_names = [coarse.names[superclass] for superclass in known]
-    train, validation = (train, given) if given else _hold_out(train, fine, seed)
+    train, validation = (
+        (train, given) if given else _hold_out(train, fine, validation_share, seed)
+    )
     if source.note:
         counts = (
             f"{len(train.labels):,} images to train, {len(validation.labels):,} to "
@@ -208,14 +211,16 @@ def _subset(source: Source, label: str, classes: int) -> Source:
     )
 
 
-def _hold_out(split: Split, strata: np.ndarray, seed: int) -> tuple[Split, Split]:
-    """Splits off the validation images: 10 %, the same share of each class."""
+def _hold_out(
+    split: Split, strata: np.ndarray, share: float, seed: int
+) -> tuple[Split, Split]:
+    """Splits off the validation images, the same share of each class."""
     counts = np.bincount(strata)
     if counts[counts > 0].min() < 2:
         raise InputError(
             "Each class needs at least 2 training images, one of them for validation."
         )
-    held = max(round(VALIDATION_SHARE * len(strata)), np.count_nonzero(counts))
+    held = max(round(share * len(strata)), np.count_nonzero(counts))
     kept, held = train_test_split(
         np.arange(len(strata)), test_size=held, stratify=strata, random_state=seed
     )

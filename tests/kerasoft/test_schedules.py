@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kerasoft.schedules import FlooredExponentialDecay
+from kerasoft.schedules import FlooredExponentialDecay, WarmUp
 
 
 @given(
@@ -67,3 +67,35 @@ def test_round_trip():
 def test_bad_arguments(kwargs, says):
     with pytest.raises(ValueError, match=says):
         FlooredExponentialDecay(1.0, **kwargs)
+
+
+@given(
+    warmup=st.integers(1, 50),
+    left=st.integers(1, 200),
+    step=st.integers(0, 300),
+    peak=st.floats(1e-4, 10),
+)
+def test_warm_up_rises_in_a_line_and_then_falls(warmup, left, step, peak):
+    falling = keras.optimizers.schedules.PolynomialDecay(peak, left, 0.0)
+    corners = [0, warmup, warmup + left]
+    value = np.interp(step, corners, [0, peak, 0])
+    schedule = WarmUp(falling, warmup)
+    assert float(schedule(step)) == pytest.approx(value, rel=1e-4, abs=1e-6 * peak)
+
+
+def test_warm_up_before_a_cosine_is_keras_s_own():
+    schedules = keras.optimizers.schedules
+    ours = WarmUp(schedules.CosineDecay(0.3, 40), 10)
+    theirs = schedules.CosineDecay(0.0, 40, warmup_target=0.3, warmup_steps=10)
+    for step in range(60):
+        assert float(ours(step)) == pytest.approx(float(theirs(step)), abs=1e-6)
+
+
+def test_warm_up_comes_back_from_its_config():
+    falling = keras.optimizers.schedules.PolynomialDecay(0.1, 8, 0.0)
+    optimizer = keras.optimizers.SGD(WarmUp(falling, 2))
+    again = keras.optimizers.SGD.from_config(optimizer.get_config())
+    assert again.get_config() == optimizer.get_config()
+    keras.ops.convert_to_numpy(again.learning_rate)
+    with pytest.raises(ValueError, match=r"at least 1. Received: warmup_steps=0"):
+        WarmUp(falling, 0)

@@ -66,6 +66,16 @@ def test_the_split_follows_the_seed(tiny):
     assert len(np.unique(everything, axis=0)) == len(everything) == 60
 
 
+@pytest.mark.parametrize(("share", "held"), [(0.01, 3), (0.1, 6), (0.5, 30)])
+def test_the_share_of_validation_images(share, held, tiny):
+    config = dataclasses.replace(tiny, validation_share=share)
+    loaded = training.load_data(config)
+    assert len(loaded.validation.labels) == held
+    assert len(loaded.train.labels) == 60 - held
+    assert set(loaded.validation.labels) == {0, 1, 2}
+    assert loaded.checksum == training.load_data(tiny).checksum
+
+
 def test_a_folder_of_images(tiny, photos):
     loaded = training.load_data(tiny)
     assert loaded.class_names == ["blue", "green", "red"]

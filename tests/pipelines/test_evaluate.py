@@ -311,6 +311,22 @@ def test_temperature_scaling_is_fitted_on_the_validation_images_of_the_seed(
         assert row.temperature == fitted
 
 
+def test_each_run_is_calibrated_on_the_images_that_it_held_out(tiny, tmp_path):
+    shares = (0.1, 0.5)
+    configs = [
+        dataclasses.replace(tiny, epochs=1, validation_share=share) for share in shares
+    ]
+    paths = [training.train(config, tmp_path) for config in configs]
+    made = evaluation.evaluate(paths, tmp_path / "out", timings=False)
+    rows = {row.run: row for row in made.comparison.tables[0].rows}
+    for config, path in zip(configs, paths, strict=True):
+        validation = training.load_data(config).validation
+        serve, _ = saved_model.load(path)
+        log_p = serve(images=tf.constant(validation.images))["log_probabilities"]
+        fitted = metrics.fit_temperature(log_p.numpy(), validation.labels)
+        assert rows[path.name].temperature == pytest.approx(fitted)
+
+
 def test_runs_that_differ_by_their_seed_alone_have_a_mean_and_a_deviation(compared):
     table = compared[0].comparison.tables[0]
     (group,) = table.groups

@@ -332,13 +332,20 @@ def test_every_annealing_starts_and_ends_where_it_says():
         assert float(schedule(100)) == pytest.approx(-2.0)
 
 
-def test_the_learning_rate_warms_up_and_decays():
-    rate = optimizers.learning_rate(Config(epochs=3, learning_rate=0.4), steps=100)
+@pytest.mark.parametrize(
+    ("decay", "after_a_quarter"), [("cosine", 0.2 + 0.2 * 0.5**0.5), ("linear", 0.3)]
+)
+def test_the_learning_rate_warms_up_and_decays(decay, after_a_quarter):
+    config = Config(epochs=3, learning_rate=0.4, decay=decay)
+    rate = optimizers.learning_rate(config, steps=100)
     assert float(rate(0)) == 0
     assert float(rate(50)) == pytest.approx(0.2)
     assert float(rate(100)) == pytest.approx(0.4)
+    assert float(rate(150)) == pytest.approx(after_a_quarter)
     assert float(rate(200)) == pytest.approx(0.2)
     assert float(rate(300)) == pytest.approx(0, abs=1e-6)
+    at_once = dataclasses.replace(config, warmup_epochs=0)
+    assert float(optimizers.learning_rate(at_once, 100)(0)) == pytest.approx(0.4)
 
 
 def test_weight_decay_is_on_kernels_alone(tiny):
