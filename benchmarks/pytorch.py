@@ -307,11 +307,13 @@ def optimizers_of(model: ResNet12, recipe):
 
 
 def rate_of(step: int, steps: int, recipe) -> float:
-    """Linear warm-up to the peak, then cosine decay to 0 at the last step."""
+    """Linear warm-up to the peak, then decay to 0 at the last step."""
     warmup = round(recipe.warmup_epochs * steps)
     if step < warmup:
         return recipe.learning_rate * step / warmup
     share = (step - warmup) / (recipe.epochs * steps - warmup)
+    if recipe.schedule == "linear_decay":
+        return recipe.learning_rate * (1 - share)
     return recipe.learning_rate * (1 + math.cos(math.pi * share)) / 2
 
 

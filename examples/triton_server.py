@@ -4,12 +4,13 @@ PyTriton brings the server's program, but not its own reader of ONNX files, so O
 Runtime answers the requests that Triton receives and gathers to batches:
 
     python -m pipelines.export saved_models/RUN --format onnx
-    python3.13 -m venv triton && triton/bin/pip install nvidia-pytriton onnxruntime
-    triton/bin/python examples/triton_server.py exported/RUN-onnx
+    python3.13 -m venv .venv-triton
+    .venv-triton/bin/pip install nvidia-pytriton onnxruntime
+    .venv-triton/bin/python examples/triton_server.py exported/RUN-onnx
 
-It needs an environment of its own, for PyTriton 0.7 wants NumPy 1. Its program contains
-a Python interpreter, which does not start with every release of Python: it did with
-3.13.0, and did not with 3.11.7.
+It needs an environment of its own, with Python 3.13: PyTriton 0.7 brings the library of
+that version alone, and its server did not start with 3.11 and 3.12. It wants NumPy 1,
+which pip compiles for 3.13. A request has at most `--max_batch_size` images.
 """
 
 from __future__ import annotations
@@ -32,7 +33,10 @@ from pytriton.triton import (  # pyright: ignore[reportMissingImports]
 
 parser = argparse.ArgumentParser(description="Serves an export with Triton.")
 parser.add_argument("export", type=Path, help="a folder with model.onnx")
-parser.add_argument("--port", type=int, default=8000, help="of HTTP; default: 8000")
+parser.add_argument(
+    "--host", default="127.0.0.1", help="0.0.0.0 answers other machines"
+)
+parser.add_argument("--port", type=int, default=8000)
 parser.add_argument("--max_batch_size", type=int, default=256)
 parser.add_argument("--wait", type=int, default=100, help="for more requests, in µs")
 
@@ -53,7 +57,13 @@ def main():
 
     shape = session.get_inputs()[0].shape[1:]
     kinds = {name: np.int64 if name == "class" else np.float32 for name in names}
-    with Triton(config=TritonConfig(http_port=options.port)) as triton:
+    config = TritonConfig(
+        http_address=options.host,
+        http_port=options.port,
+        allow_grpc=False,
+        allow_metrics=False,
+    )
+    with Triton(config=config) as triton:
         triton.bind(
             model_name="run",
             infer_func=ask,

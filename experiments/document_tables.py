@@ -545,15 +545,18 @@ def two_levels() -> str:
         "superclass of the predicted class": "superclass_accuracy",
         "superclass, summed": "summed_superclass_accuracy",
     }
-    found = []
+    found, pairs = {}, []
     for words, metric in measures.items():
 
         def told(config: Config, words=words) -> str:
-            return f"{config.output or config.head}, {words}"
+            output = f", {config.output}" if config.output else ""
+            return f"{config.head}{output}: {words}"
 
-        pair = (f"two_level, {words}", f"log_softmax, {words}")
-        found += over_seeds([pair], of_seeds("two-level", metric, told))
-    return document.contrasts([*compared("two-level").contrasts, *found])
+        found |= of_seeds("two-level", metric, told)
+        pairs.append((f"log_softmax, two_level: {words}", f"log_softmax: {words}"))
+    return document.contrasts(
+        [*compared("two-level").contrasts, *over_seeds(pairs, found)]
+    )
 
 
 def output_shares() -> str:

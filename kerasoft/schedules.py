@@ -101,14 +101,15 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     value = schedule(step - warmup_steps)        # after that
     ```
 
-    Keras has it built into `CosineDecay` alone.
+    Keras has it built into `CosineDecay` alone. It is for a learning rate: a head would
+    divide by the temperature of step 0.
 
     Args:
         schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
         warmup_steps: Positive integer, the steps of the warm-up.
 
     Raises:
-        ValueError: If `warmup_steps` is below 1.
+        ValueError: If `schedule` is none, or `warmup_steps` is not a positive integer.
 
     Example:
 
@@ -119,7 +120,12 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, schedule: Any, warmup_steps: int):
-        if warmup_steps < 1:
+        if not isinstance(schedule, LearningRateSchedule):
+            raise ValueError(
+                "`schedule` must be a `keras.optimizers.schedules."
+                f"LearningRateSchedule`. Received: schedule={schedule!r}"
+            )
+        if not isinstance(warmup_steps, numbers.Integral) or warmup_steps < 1:
             raise ValueError(
                 "`warmup_steps` must be a number of steps, at least 1. "
                 f"Received: warmup_steps={warmup_steps}"

@@ -25,6 +25,12 @@ def check(config: Config) -> None:
         _check_output(config, config.output)
     if config.dataset != "auto":
         datasets.find(config.dataset)
+    config.require(
+        config.validation_share == Config.validation_share
+        or config.dataset.partition(":")[0] != "glyphs",
+        "validation_share",
+        "cannot be set with glyphs, which have a typeface for validation",
+    )
     if ":" not in config.backbone:
         check_backbone(config)
 

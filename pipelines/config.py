@@ -75,7 +75,7 @@ GROUPS = {
     "The data": "dataset label classes image_size validation_share label_noise",
     "The network": "backbone width dropblock",
     "Training": "epochs steps_per_epoch batch_size optimizer learning_rate "
-    "warmup_epochs decay weight_decay label_smoothing seed",
+    "warmup_epochs schedule weight_decay label_smoothing seed",
     "Changes of the training images": "padding cutout mixup",
     "The machine": "precision steps_per_execution strategy",
 }
@@ -134,13 +134,13 @@ class Config:
         learning_rate: The peak between warm-up and decay. If not given, 0.2; on a
             folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
         warmup_epochs: Epochs of linear warm-up.
-        decay: How the learning rate falls to 0 after the warm-up, as half a cosine or
-            in a straight line.
+        schedule: How the learning rate falls to 0 after the warm-up: as half a cosine,
+            or in a straight line.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
         label_smoothing: Share of each target that is spread over the classes.
-        validation_share: Share of the training images that training does not see, for
-            `tune` to choose by and `evaluate` to calibrate on; at least one of each
-            class. Glyphs have a typeface for that.
+        validation_share: Share of the images to train on that is held out, for `tune`
+            to choose by and `evaluate` to calibrate on; at least as many images as
+            there are classes. Not of glyphs, which have a typeface for that.
         label_noise: Share of the training images that get the label of another class,
             drawn by the seed.
         padding: Pixels that are reflected around each training image before it is
@@ -176,7 +176,7 @@ class Config:
     optimizer: Literal["sgd", "muon", "adam"] = "sgd"
     learning_rate: float | None = None
     warmup_epochs: float = 1.0
-    decay: Literal["cosine", "linear"] = "cosine"
+    schedule: Literal["cosine_decay", "linear_decay"] = "cosine_decay"
     weight_decay: float = 5e-3
     label_smoothing: float = 0.0
     label_noise: float = 0.0

@@ -34,7 +34,7 @@ def learning_rate(config: Config, steps: int):
     schedules, peak = keras.optimizers.schedules, config.learning_rate
     warmup = round(config.warmup_epochs * steps)
     left = max(config.epochs * steps - warmup, 1)
-    if config.decay == "linear":
+    if config.schedule == "linear_decay":
         falling = schedules.PolynomialDecay(peak, left, end_learning_rate=0.0)
         return WarmUp(falling, warmup) if warmup else falling
     return schedules.CosineDecay(

@@ -240,5 +240,5 @@ def test_tutorials_fit_in_three_minutes_of_two_cores(pytestconfig, site):
     for script in scripts:
         (seconds,) = kept.glob(f"{script.stem}-*/seconds.txt")
         _, used = seconds.read_text().split()  # whatever else runs beside it
-        assert float(used) < 2 * 180
+        assert 5 < float(used) < 2 * 180
         assert (site / "tutorials" / script.stem / "index.html").is_file()

@@ -81,7 +81,7 @@ def _processor_seconds() -> float:
 
 def _code(script: Path) -> str:
     """A short hash of a tutorial and of the code that it may use."""
-    digest = hashlib.sha256(script.read_bytes())
+    digest = hashlib.sha256(script.read_bytes() + Path(__file__).read_bytes())
     for folder in ("kerasoft", "pipelines"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())

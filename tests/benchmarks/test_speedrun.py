@@ -24,10 +24,12 @@ RECIPE = Config(
 )
 
 
-def test_learning_rates_are_the_same():
-    ours = optimizers.learning_rate(RECIPE, 10)
+@pytest.mark.parametrize("schedule", ["cosine_decay", "linear_decay"])
+def test_learning_rates_are_the_same(schedule):
+    recipe = dataclasses.replace(RECIPE, schedule=schedule)
+    ours = optimizers.learning_rate(recipe, 10)
     for step in range(30):
-        assert pytorch.rate_of(step, 10, RECIPE) == pytest.approx(
+        assert pytorch.rate_of(step, 10, recipe) == pytest.approx(
             float(ours(step)), abs=1e-8
         )
 

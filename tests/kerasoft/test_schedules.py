@@ -97,5 +97,17 @@ def test_warm_up_comes_back_from_its_config():
     again = keras.optimizers.SGD.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
     keras.ops.convert_to_numpy(again.learning_rate)
-    with pytest.raises(ValueError, match=r"at least 1. Received: warmup_steps=0"):
-        WarmUp(falling, 0)
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "rate", "says"),
+    [
+        (0, None, r"at least 1. Received: warmup_steps=0"),
+        (2.5, None, r"at least 1. Received: warmup_steps=2.5"),
+        (2, 0.1, r"must be a `keras.*Received: schedule=0.1"),
+    ],
+)
+def test_bad_arguments_of_warm_up(warmup_steps, rate, says):
+    falling = keras.optimizers.schedules.PolynomialDecay(0.1, 8, 0.0)
+    with pytest.raises(ValueError, match=says):
+        WarmUp(rate or falling, warmup_steps)

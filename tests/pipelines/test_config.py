@@ -101,7 +101,11 @@ def test_annealing_by_flags():
         (["--learning_rate", "0"], "learning_rate must be above 0. Received: 0"),
         (["--label_smoothing", "1"], "label_smoothing .*below 1. Received: 1"),
         (["--validation_share", "0"], "above 0 and at most 0.5. Received: 0"),
-        (["--decay", "step"], "decay must be .*linear.*Received: step"),
+        (["--schedule", "step"], "schedule must be .*linear.*Received: step"),
+        (
+            ["--dataset=glyphs", "--validation_share=0.2"],
+            "validation_share cannot be set with glyphs",
+        ),
         (["--seed", "-3"], "seed must be at least 0"),
         (["--image_size", "8"], "image_size must be at least 16"),
         (["--padding", "16"], "padding must be below 16 pixels. Received: 16"),

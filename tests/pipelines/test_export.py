@@ -129,7 +129,7 @@ def test_every_head_and_output_layer_is_exported(kind, every_run, tmp_path):
     TRITON is None, reason="KERASOFT_TRITON names no Python that has PyTriton"
 )
 def test_triton_answers_as_the_run(exports, run, tmp_path):
-    """Whether a server answers requests of any size, and refuses what is no image."""
+    """Whether a server answers one image and several, and refuses what is no image."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -159,6 +159,8 @@ def test_triton_answers_as_the_run(exports, run, tmp_path):
                 break
             except OSError:
                 time.sleep(0.5)
+        else:
+            pytest.fail(log.read_text())
         serve, _ = saved_model.load(run)
         expected = saved_model.ask(serve, IMAGES, *formats.OUTPUTS)
         for images in (IMAGES, IMAGES[:1]):
@@ -171,7 +173,10 @@ def test_triton_answers_as_the_run(exports, run, tmp_path):
             ask(IMAGES[:, :3])
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -333,10 +333,11 @@ def test_every_annealing_starts_and_ends_where_it_says():
 
 
 @pytest.mark.parametrize(
-    ("decay", "after_a_quarter"), [("cosine", 0.2 + 0.2 * 0.5**0.5), ("linear", 0.3)]
+    ("schedule", "after_a_quarter"),
+    [("cosine_decay", 0.2 + 0.2 * 0.5**0.5), ("linear_decay", 0.3)],
 )
-def test_the_learning_rate_warms_up_and_decays(decay, after_a_quarter):
-    config = Config(epochs=3, learning_rate=0.4, decay=decay)
+def test_the_learning_rate_warms_up_and_decays(schedule, after_a_quarter):
+    config = Config(epochs=3, learning_rate=0.4, schedule=schedule)
     rate = optimizers.learning_rate(config, steps=100)
     assert float(rate(0)) == 0
     assert float(rate(50)) == pytest.approx(0.2)
