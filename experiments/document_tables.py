@@ -326,6 +326,24 @@ def speedrun() -> str:
     return markdown.table(rows)
 
 
+def speedrun_search() -> str:
+    """The trials by which the speedrun's recipe was chosen."""
+    return markdown.table(
+        (
+            {
+                "recipe": trial["change"],
+                "batch": trial["batch size"],
+                "epochs": trial["epochs"],
+                "seed": trial["seed"],
+                "validation accuracy": f"{100 * trial['validation accuracy'][-1]:.1f} %",
+                "training accuracy": f"{100 * trial['training accuracy'][-1]:.1f} %",
+            }
+            for trial in loaded("benchmarks/speedrun_search.json")["trials"]
+        ),
+        "recipe",
+    )
+
+
 def speedrun_contrast() -> str:
     """The difference in accuracy between the sides of the speedrun, over seeds."""
     accuracies = {
@@ -603,6 +621,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": serving,
     "times of layers": times_of_layers,
     "speedrun": speedrun,
+    "speedrun, search": speedrun_search,
     "speedrun, contrast": speedrun_contrast,
     "next word": next_words,
     "next word, contrasts": next_word_contrasts,
