@@ -328,16 +328,13 @@ def speedrun() -> str:
 
 def speedrun_search() -> str:
     """The trials by which the speedrun's recipe was chosen."""
+    shared = {"batch size": "batch", "epochs": "epochs", "seed": "seed"}
+    parts = ("validation accuracy", "training accuracy")
     return markdown.table(
         (
-            {
-                "recipe": trial["change"],
-                "batch": trial["batch size"],
-                "epochs": trial["epochs"],
-                "seed": trial["seed"],
-                "validation accuracy": f"{100 * trial['validation accuracy'][-1]:.1f} %",
-                "training accuracy": f"{100 * trial['training accuracy'][-1]:.1f} %",
-            }
+            {"recipe": trial["change"]}
+            | {words: trial[name] for name, words in shared.items()}
+            | {part: f"{100 * trial[part][-1]:.1f} %" for part in parts}
             for trial in loaded("benchmarks/speedrun_search.json")["trials"]
         ),
         "recipe",
