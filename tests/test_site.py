@@ -233,12 +233,11 @@ def test_the_gallery_is_readable_without_javascript(browser, address):
     context.close()
 
 
-def test_tutorials_fit_in_three_minutes_of_two_cores(pytestconfig, site):
+def test_tutorials_end_within_three_minutes(pytestconfig, site):
     kept = pytestconfig.rootpath / "build" / "tutorials"
     scripts = sorted((pytestconfig.rootpath / "tutorials").glob("*.py"))
     assert len(scripts) >= 6
     for script in scripts:
         (seconds,) = kept.glob(f"{script.stem}-*/seconds.txt")
-        _, used = seconds.read_text().split()  # whatever else runs beside it
-        assert 5 < float(used) < 2 * 180
+        assert float(seconds.read_text()) < 180
         assert (site / "tutorials" / script.stem / "index.html").is_file()

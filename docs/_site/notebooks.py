@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import tempfile
 import time
@@ -21,8 +20,7 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "tutorials"
-PAGE = "page.md"  # what it shows
-SECONDS = "seconds.txt"  # how long it took, and how long on all processors together
+PAGE, SECONDS = "page.md", "seconds.txt"  # what it shows, and how long it took
 
 
 def scripts() -> list[Path]:
@@ -42,7 +40,7 @@ def executed(script: Path) -> Path:
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "TF_ENABLE_ONEDNN_OPTS": "1",
     }
-    started, used = time.monotonic(), _processor_seconds()
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as empty:
         NotebookClient(
             notebook,
@@ -50,7 +48,7 @@ def executed(script: Path) -> Path:
             kernel_name="python3",
             resources={"metadata": {"path": empty}},
         ).execute(env=environment)
-    seconds, used = time.monotonic() - started, _processor_seconds() - used
+    seconds = time.monotonic() - started
     for cell in notebook.cells:
         outputs = cell.get("outputs", [])
         for output in outputs:
@@ -68,20 +66,14 @@ def executed(script: Path) -> Path:
             Path(part, name).write_bytes(data)
         footer = f"*This page is the output of `tutorials/{script.name}`.*"
         Path(part, PAGE).write_text(f"{text}\n{footer}\n", "utf-8")
-        Path(part, SECONDS).write_text(f"{seconds:.1f} {used:.1f}\n")
+        Path(part, SECONDS).write_text(f"{seconds:.1f}\n")
         shutil.copytree(part, folder)
     return folder
 
 
-def _processor_seconds() -> float:
-    """What child processes that have ended took of the processors."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return ended.ru_utime + ended.ru_stime
-
-
 def _code(script: Path) -> str:
     """A short hash of a tutorial and of the code that it may use."""
-    digest = hashlib.sha256(script.read_bytes() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(script.read_bytes())
     for folder in ("kerasoft", "pipelines"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())
