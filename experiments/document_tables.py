@@ -335,7 +335,7 @@ def speedrun_search() -> str:
             {"recipe": trial["change"]}
             | {words: trial[name] for name, words in shared.items()}
             | {part: f"{100 * trial[part][-1]:.1f} %" for part in parts}
-            for trial in loaded("benchmarks/speedrun_search.json")["trials"]
+            for trial in loaded("speedrun/search.json")["trials"]
         ),
         "recipe",
     )
