@@ -33,7 +33,13 @@ def test_pytorchs_crops_are_windows_of_the_reflected_image(torch):
 
 @pytest.mark.slow
 def test_every_pipeline_and_feed_is_timed(torch, tmp_path):
-    argv = ["--width=4", "--precision=float32", "--batch_size=16", "--batches=4"]
+    argv = [
+        "--width=4",
+        "--precision=float32",
+        "--batch_size=16",
+        "--batches=4",
+        "--ends=4",
+    ]
     with pytest.raises(SystemExit) as ended:
         input_pipeline.main([*argv, "--steps=10", "--rounds=2", "--out", str(tmp_path)])
     assert ended.value.code == 0

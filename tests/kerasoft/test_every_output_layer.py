@@ -244,14 +244,8 @@ def test_a_batch_of_unknown_size_is_not_filled_up_to_the_budget():
         model.fit(features, np.arange(20) % 10, batch_size=16, verbose=0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "adaptive",
-        pytest.param("sampled", marks=pytest.mark.slow),
-        pytest.param("two-level", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive", "sampled", "two-level"])
 def test_under_jit_and_mixed_precision(name):
     keras.utils.set_random_seed(0)
     layer = LAYERS[name](dtype="mixed_bfloat16")

@@ -5,6 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 from records import HEADS, pretend
 
+from pipelines import draw_png
 from pipelines.config import Config
 from pipelines.training import load_data, train
 
@@ -52,3 +53,11 @@ def runs(tiny, loaded, tmp_path_factory):
     configs = [dataclasses.replace(tiny, head=head, **o) for head, o in HEADS.items()]
     configs.append(dataclasses.replace(tiny, head="log_softmax", seed=1))
     return [pretend(config, loaded, folder) for config in configs]
+
+
+@pytest.fixture(scope="module")
+def without_plots():
+    """Comparisons without their PNGs, which take half of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(draw_png, "save_all", lambda *_: None)
+        yield

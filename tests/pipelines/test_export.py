@@ -234,7 +234,7 @@ def test_predict_takes_an_export(kind, size, exports, run, tmp_path, capsys):
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
 
 
-def test_an_export_beside_its_run_is_no_second_seed(tiny, tmp_path):
+def test_an_export_beside_its_run_is_no_second_seed(tiny, tmp_path, without_plots):
     head = {"head": "log_gumbel_softmax", "epochs": 1}
     configs = [dataclasses.replace(tiny, seed=seed, **head) for seed in (0, 1)]
     configs.append(dataclasses.replace(tiny, epochs=1))

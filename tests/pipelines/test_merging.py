@@ -11,7 +11,7 @@ from pipelines.comparison import Results
 
 
 @pytest.fixture(scope="module")
-def parts(runs, tmp_path_factory):
+def parts(runs, tmp_path_factory, without_plots):
     """All runs in one comparison, and in two."""
     folder = tmp_path_factory.mktemp("results")
     shares = {"all": runs, "first": runs[::2], "second": runs[1::2]}

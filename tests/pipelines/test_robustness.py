@@ -85,7 +85,7 @@ def test_separation_is_that_of_pairs():
 
 
 @pytest.fixture(scope="module")
-def judged(runs, tmp_path_factory):
+def judged(runs, tmp_path_factory, without_plots):
     out = tmp_path_factory.mktemp("results") / "beyond"
     given = [str(run) for run in runs[:3]]
     options = ["--shift", "--ood", "shapes100", "--timings", "false"]
