@@ -49,13 +49,18 @@ def findings(table: Table) -> str:
         seeds = len(members)
         return f"{group.title} with {mean} ± {percent(spread.std)} over {seeds} seeds"
 
-    count = f"{table.dataset.test:,} test images"
+    where = f"{table.dataset.test:,} test images of {heading(table)}"
+    most, least = (
+        statistics.fmean(row.accuracy for row in rows[end]) for end in (0, -1)
+    )
     if len(rows) == 1:
-        first = f"On {count} of {heading(table)} there is {words(rows[0])}."
+        first = f"On {where} there is {words(rows[0])}."
+    elif most == least:
+        first = f"All {len(rows)} configurations have {percent(most)} right on {where}."
     else:
         first = (
-            f"Of {len(rows)} configurations, the most accurate on {count} of "
-            f"{heading(table)} is {words(rows[0])}; the least is {words(rows[-1])}."
+            f"Of {len(rows)} configurations, the most accurate on {where} is "
+            f"{words(rows[0])}; the least is {words(rows[-1])}."
         )
     spread = _spread_of_seeds([g for g in table.groups if not g.samples])
     return " ".join(filter(None, (first, spread, _verdicts(table))))

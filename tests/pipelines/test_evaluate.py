@@ -411,6 +411,19 @@ def table_of_temperatures():
     return comparison.Table(dataset, ["a"], None, None, runs, rows, [], [])
 
 
+def test_no_configuration_is_the_most_accurate_of_equals():
+    table = table_of_temperatures()
+    assert "the most accurate" in wording.findings(table)
+    rows = []
+    for row in table.rows:
+        numbers = row.as_is.metrics | {"accuracy": 1.0}
+        as_is = dataclasses.replace(row.as_is, metrics=numbers)
+        rows.append(dataclasses.replace(row, as_is=as_is))
+    words = wording.findings(dataclasses.replace(table, rows=rows))
+    assert words.startswith("All 8 configurations have 100.00 % right on 100 test")
+    assert "the most accurate" not in words
+
+
 def test_metrics_are_shown_by_temperature():
     table = table_of_temperatures()
     order = ["-1.5", "1", "3", "10", "3 to 0.5 cosine", "learned"]
