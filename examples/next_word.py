@@ -30,8 +30,10 @@ then takes as many steps as fit into its time on an idle machine, so other work 
 machine does not change the number of steps.
 
     $ apt install dict-gcide  # 5.4 million words of dictionary prose, or take any text
-    $ python examples/next_word.py --text /usr/share/dictd/gcide.dict.dz
-    $ python examples/next_word.py --plot
+    $ python examples/next_word.py --text /usr/share/dictd/gcide.dict.dz --plot
+
+Results and plot are written to `build/next-word`, or to the folder of `--out`. A run
+whose results are there is not trained again.
 """
 
 import argparse
@@ -371,7 +373,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--timed_seconds", type=float, default=30, help="how long to measure steps"
     )
-    parser.add_argument("--out", type=Path, default=Path("results/next-word"))
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/next-word"),
+        help="the folder of the results; a run that has them there is skipped",
+    )
     parser.add_argument("--plot", action="store_true", help="plot the results in --out")
     given = parser.parse_args(argv)
     if given.text:
