@@ -90,7 +90,7 @@ class Config:
             `gumbel_softmax`, `log_gumbel_softmax`, `taylor_softmax`,
             `spherical_softmax`, `z_loss`, `sin_softmax`, `sparsemax` or `entmax15`.
         temperature: For a Gumbel head: a number other than 0, an annealing with kind,
-            start and end, or `learned`, from 1 on. 1 if not given.
+            start and end, or `learned`, which begins at 1. 1 if not given.
         noise: For a Gumbel head, when Gumbel noise is added.
         hard: For `gumbel_softmax`: straight-through, one-hot forward.
         epsilon: For `spherical_softmax`: what is added to each square. 1e-3 if not
@@ -132,7 +132,8 @@ class Config:
             another learning_rate and weight_decay. The output `factored` always trains
             the weights of the classes by plain SGD.
         learning_rate: The peak between warm-up and decay. If not given, 0.2; on a
-            folder or `tfds:NAME`, less in proportion to a batch of fewer than 128.
+            folder, `tfds:NAME` or `glyphs`, less in proportion to a batch of fewer than
+            128.
         warmup_epochs: Epochs of linear warm-up.
         schedule: How the learning rate falls to 0 after the warm-up: as half a cosine,
             or in a straight line.

@@ -15,7 +15,7 @@ WORDS = {  # tables that measure nothing, by their headers
     "| layer | computed for each training row | what it gives up | optimiser | use it "
     "if |",
     "| what | command | results |",
-    "| format | file in `exported/RUN-FORMAT` | read by | package of Python |",
+    "| format | file in `exported/RUN-FORMAT` | read by | Python package |",
 }
 
 

@@ -8,6 +8,7 @@ repository.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ import gallery  # noqa: E402
 import notebooks  # noqa: E402
 
 TUTORIALS = "tutorials/README.md"
+# Where a page links to a script; on the site it has a page, with what it prints.
+TUTORIAL = re.compile(r"(\(\S*tutorials/\w+)\.py\)")
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", TUTORIALS)
 FOLDERS = ("docs", "results")
 CODE = ("benchmarks", "examples", "experiments", "kerasoft", "tests")
@@ -82,8 +85,9 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Adds the heads to the page that introduces them; orders what a search finds."""
     if page.file.src_uri == "docs/gallery.md":
         markdown += "\n" + gallery.sections()
-    if page.file.src_uri == TUTORIALS:  # which links to the scripts
-        markdown = markdown.replace(".py)", ".md)")
+    if page.file.src_uri == TUTORIALS:
+        markdown = re.sub(r"\((\w+)\.py\)", r"(\1.md)", markdown)
+    markdown = TUTORIAL.sub(r"\1.md)", markdown)
     if page.file.src_uri.startswith("results/"):  # tables of numbers
         page.meta["search"] = {"exclude": True}
     if page.file.src_uri.startswith("reference/"):
