@@ -6,6 +6,8 @@ layer or a model. Neither has a public API. The tests check this module with the
 and the newest Keras that `pyproject.toml` allows.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -23,7 +25,27 @@ __all__ = [
     "scale_loss_for_distribution",
     "set_keras_mask",
     "set_tensor_attr",
+    "without_autograph",
 ]
+
+
+def without_autograph(function: Callable) -> Callable:
+    """Keeps a function as it is in a `tf.function`.
+
+    TensorFlow's AutoGraph would rewrite it, but does not know all of Python, and warns
+    that it could not.
+    """
+
+    @functools.wraps(function)
+    def kept(*args, **kwargs):
+        if keras.backend.backend() != "tensorflow":
+            return function(*args, **kwargs)
+        import tensorflow as tf
+
+        as_it_is = tf.autograph.experimental.do_not_convert(function)
+        return as_it_is(*args, **kwargs)
+
+    return kept
 
 
 def check_one_replica(layer: keras.layers.Layer) -> None:

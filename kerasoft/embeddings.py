@@ -42,7 +42,8 @@ class RowwiseEmbedding(keras.layers.Layer):
         input_dim: Positive integer, how many rows there are.
         output_dim: Positive integer, the size of a row.
         learning_rate: Positive float, or a schedule of `keras.optimizers.schedules`,
-            which is evaluated at the layer's number of training steps.
+            which is evaluated at the layer's number of updates: one for each look-up of
+            a training step.
         epsilon: Positive float.
         embeddings_initializer: Initialiser of the table.
         **kwargs: Base layer keyword arguments, such as `name` and `dtype`.
@@ -118,7 +119,7 @@ class RowwiseEmbedding(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         ids = ops.cast(inputs, "int32")
         rows = rows_at(self.embeddings, ids)
-        if training:
+        if training and self.trainable:
             rows = self._with_update(ids, rows)
         return ops.cast(rows, self.compute_dtype)
 
@@ -210,7 +211,7 @@ def _summed_by_row(ids, slopes):
     order = ops.argsort(ids)
     rising = ops.take(ids, order)
     new = ops.not_equal(rising[1:], rising[:-1])
-    place = ops.cumsum(ops.pad(ops.cast(new, "int32"), [[1, 0]]))
+    place = ops.cumsum(ops.pad(ops.cast(new, "int32"), [[1, 0]]))[:count]
     sums = ops.segment_sum(ops.take(slopes, order, axis=0), place, count)
     of_place = ops.segment_max(rising, place, count)
     return ops.maximum(of_place, 0), sums

@@ -3,6 +3,7 @@
 import keras
 
 from kerasoft import heads
+from kerasoft.output_layers import Classifier
 
 
 def probabilities(model: keras.Model) -> keras.Model:
@@ -20,7 +21,7 @@ def probabilities(model: keras.Model) -> keras.Model:
         A new `keras.Model`, not compiled.
 
     Raises:
-        ValueError: If the model does not end in one head.
+        ValueError: If the model does not end in one head, or is a `Classifier`.
 
     Example:
 
@@ -30,6 +31,12 @@ def probabilities(model: keras.Model) -> keras.Model:
     >>> print(probabilities(model).predict(x, verbose=0))
     [[0.5 0.5]]
     """
+    if isinstance(model, Classifier):
+        raise ValueError(
+            "A Classifier returns the most likely classes; for the log-probabilities "
+            "of all classes, put `kerasoft.output_layers.AllClasses(layer)` after its "
+            f"backbone. Received: model={model!r}"
+        )
     name = f"{model.name}_probabilities"
     head = heads.find(model)
     if head.outputs == "log_probabilities":

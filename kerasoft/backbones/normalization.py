@@ -43,6 +43,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.scale
             and self.center
             and mask is None
+            and self.variable_dtype == "float32"
             and self.compute_dtype != "float64"
             and not self.synchronized
             and not self.renorm

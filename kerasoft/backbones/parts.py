@@ -9,6 +9,11 @@ from kerasoft.ops import Tensor
 
 def images(input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """The first layers of a backbone: the input, and its pixels scaled around 0."""
+    if None in input_shape:
+        raise ValueError(
+            "The size of the images must be known; resize them to one size. "
+            f"Received: input_shape={input_shape}"
+        )
     if min(input_shape[:2]) < 16:
         raise ValueError(
             "Images must measure at least 16 pixels on each side, because the network "

@@ -142,7 +142,10 @@ def hide_classes(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return logits
     of_mask, of_logits = tuple(mask.shape), tuple(logits.shape)
-    if len(of_mask) < len(of_logits) and of_mask == of_logits[: len(of_mask)]:
+    first = of_logits[: len(of_mask)]
+    if len(of_mask) < len(of_logits) and all(
+        m == n or None in (m, n) for m, n in zip(of_mask, first, strict=True)
+    ):
         return logits
     if len(of_mask) != len(of_logits) or any(
         m not in (1, None, n) and n is not None

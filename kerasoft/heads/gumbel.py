@@ -36,10 +36,10 @@ class GumbelHead(Head):
     Attributes:
         step: The number of training steps. A call of the model with `training=True` is
             one step, even if it calls the layer several times (because the layer is
-            shared, or wrapped in `TimeDistributed`). Like the state of a seed
-            generator, it is in `variables` and in saved files, but not in `weights`: so
-            `set_weights` accepts the weights of a model without it, and does not change
-            it.
+            shared, or wrapped in `TimeDistributed`). It is in `variables` and in saved
+            files, but not in `weights`: so `set_weights` accepts the weights of a model
+            without it, and does not change it. (Keras does not save the state of the
+            noise's seed generator: a loaded model draws the noise from the beginning.)
 
     Call arguments:
         inputs: Logits.

@@ -12,6 +12,8 @@ from kerasoft.ops import Tensor
 register = keras.saving.register_keras_serializable(package="kerasoft")
 
 _LOGITS = "_kerasoft_logits"
+NARROW = ("bool", "int8", "uint8", "int16", "uint16")
+MASKED = 1e38  # the value of a masked class is larger, in magnitude
 
 
 class HeadLoss(keras.losses.Loss):
@@ -30,7 +32,9 @@ class HeadLoss(keras.losses.Loss):
 
     Args:
         label_smoothing: Float in [0, 1), the share of each target that is distributed
-            evenly over the classes.
+            evenly over the classes that are not masked. (Where a head returns
+            probabilities, a masked class cannot be told from one of probability 0, and
+            takes part with the smallest positive float32.)
         ignore_class: Integer label that is ignored, such as -1 for unlabelled pixels,
             or `None`.
         axis: Integer, the axis of the classes.
@@ -65,6 +69,7 @@ class HeadLoss(keras.losses.Loss):
         self.ignore_class = ignore_class
         self.axis = axis
 
+    @_keras.without_autograph
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
@@ -82,6 +87,7 @@ class HeadLoss(keras.losses.Loss):
             y_true = ops.squeeze(y_true, axis=axis)
         if len(y_true.shape) == len(y_pred.shape):
             return self.of_distributions(y_true, y_pred)
+        self._check_shape(tuple(y_true.shape), tuple(y_pred.shape))
         labels, valid, ignored = checked_labels(
             y_true, y_pred.shape[axis], self.ignore_class
         )
@@ -90,6 +96,19 @@ class HeadLoss(keras.losses.Loss):
             loss = ops.where(ignored, 0.0, loss)
             _keras.set_keras_mask(loss, ops.logical_not(ignored))
         return loss
+
+    def _check_shape(self, of_labels: tuple, of_outputs: tuple) -> None:
+        expected = list(of_outputs)
+        del expected[self.axis]
+        if len(of_labels) != len(expected) or any(
+            a != b and None not in (a, b)
+            for a, b in zip(of_labels, expected, strict=True)
+        ):
+            raise ValueError(
+                "Labels must have the shape of the outputs without the axis of the "
+                f"classes, or with size 1 there. Received: y_true.shape={of_labels}, "
+                f"y_pred.shape={of_outputs}"
+            )
 
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
         """The loss of each row, for integer labels in `0..N-1`."""
@@ -105,9 +124,14 @@ class HeadLoss(keras.losses.Loss):
         if not share:
             return by_target
         values_ = values()
-        # Divided before the sum, because several values may be the lowest float32.
-        evenly = ops.sum(values_ / values_.shape[self.axis], axis=self.axis)
+        shares = self.even_shares(values_)
+        evenly = ops.sum(ops.where(shares > 0, values_, 0.0) * shares, axis=self.axis)
         return (1 - share) * by_target + share * evenly
+
+    def even_shares(self, values: Tensor) -> Tensor:
+        """The same share for each class of a row, but 0 for masked ones."""
+        shown = ops.cast(ops.abs(values) < MASKED, "float32")
+        return ops.divide_no_nan(shown, ops.sum(shown, axis=self.axis, keepdims=True))
 
     def at_labels(self, labels: Tensor, values: Tensor) -> Tensor:
         """The value at each row's label."""
@@ -170,6 +194,9 @@ def checked_labels(
         ValueError: If a label is invalid and values can be checked; on TensorFlow it is
             an `InvalidArgumentError`.
     """
+    labels = ops.convert_to_tensor(labels)
+    if keras.backend.standardize_dtype(labels.dtype) in NARROW:
+        labels = ops.cast(labels, "int32")  # in which `num_classes` may not fit
     valid = ops.logical_and(labels >= 0, labels < num_classes)
     ignored = None if ignore_class is None else ops.equal(labels, ignore_class)
     if ignored is not None:

@@ -83,19 +83,22 @@ class EntmaxLoss(HeadLoss):
 
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
         p, x = self._distribution_and_logits(y_pred)
-        # The smoothed target has `top` at the label and `rest` at the other classes.
-        rest = self.label_smoothing / x.shape[self.axis]
-        top = 1 - self.label_smoothing + rest
-        of_target = _entropy_terms(top, self.alpha) + (
-            x.shape[self.axis] - 1
-        ) * _entropy_terms(rest, self.alpha)
+        of_target: Any = 0.0
+        share = self.label_smoothing
+        if share:
+            # The smoothed target has `rest` more at the label than at other classes.
+            shares = share * self.even_shares(x)
+            rest = self.at_labels(labels, shares)
+            others = ops.sum(_entropy_terms(shares, self.alpha), axis=self.axis)
+            of_label = _entropy_terms(1 - share + rest, self.alpha)
+            of_target = others - _entropy_terms(rest, self.alpha) + of_label
         by_target = self.smooth(self.at_labels(labels, x), lambda: x)
         return self._loss(p, x, of_target, by_target)
 
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         p, x = self._distribution_and_logits(y_pred)
         share = self.label_smoothing
-        target = y_true * (1 - share) + share / x.shape[self.axis]
+        target = y_true * (1 - share) + share * self.even_shares(x)
         of_target = ops.sum(_entropy_terms(target, self.alpha), axis=self.axis)
         return self._loss(p, x, of_target, ops.sum(target * x, axis=self.axis))
 

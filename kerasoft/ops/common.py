@@ -10,6 +10,7 @@ Tensor: TypeAlias = Any  # a tensor of the backend, or anything convertible to o
 
 LOWEST = float(np.finfo("float32").min)
 TINY = float(np.finfo("float32").tiny)
+COLDEST = 1e-37  # the least magnitude of a temperature, whose reciprocal is finite
 
 
 def log_of(probabilities: Tensor) -> Tensor:
@@ -63,7 +64,9 @@ def temper(logits: Tensor, temperature: Tensor, noise: Tensor, axis: int) -> Ten
     """
     x, masked = split_mask(logits)
     temperature, noise = as_float32(temperature), as_float32(noise)
-    sign = ops.sign(temperature)
+    sign = ops.where(temperature < 0, -1.0, 1.0)
+    # A schedule may end at 0.
+    temperature = ops.where(ops.abs(temperature) < COLDEST, sign * COLDEST, temperature)
     largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
     most_likely = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = (x - ops.stop_gradient(most_likely) + noise) / temperature

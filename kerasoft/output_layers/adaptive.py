@@ -3,7 +3,6 @@
 import itertools
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -91,6 +90,11 @@ class AdaptiveOutput(OutputLayer):
                 "Pass `counts`, how often each class occurs, or the `cutoffs` of "
                 "classes that are numbered by decreasing frequency. "
                 "Received: counts=None, cutoffs=None"
+            )
+        if num_classes < 2:
+            raise ValueError(
+                "Frequent and rare classes need at least 2 classes. "
+                f"Received: num_classes={num_classes}"
             )
         if not div_value >= 1:
             raise ValueError(
@@ -217,7 +221,7 @@ class AdaptiveOutput(OutputLayer):
         ]
         return ops.take(ops.concatenate(parts, axis=-1), self._ranks, axis=-1)
 
-    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    def draw(self, features: Tensor, seed: Any) -> Tensor:
         block = self.block_size(ops.shape(features)[0])
         kernel, bias = self.dense(self.kernel, self.bias)
         drawn = sample_of(features, kernel, bias, seed.next(), block)

@@ -1,5 +1,6 @@
 """The base class of the output layers, and functions over blocks of classes."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerasoft import losses
+from kerasoft import _keras, losses
 from kerasoft.losses import register as register
 from kerasoft.ops import LOWEST, Tensor, log_of
 from kerasoft.output_layers.crossentropy import Outcome
@@ -19,6 +20,17 @@ from kerasoft.output_layers.loops import (
 from kerasoft.rows import rows_of
 
 PART = 64  # classes of a block, whose weights sampling sums first
+
+
+class Numbered:
+    """A `SeedGenerator` without a variable, which a `tf.function` could not create."""
+
+    def __init__(self, seed: int):
+        self.counter = itertools.count()
+        self.seed = seed
+
+    def next(self) -> Tensor:
+        return ops.convert_to_tensor([self.seed, next(self.counter)], "uint32")
 
 
 class OutputLayer(keras.layers.Layer):
@@ -131,6 +143,7 @@ class OutputLayer(keras.layers.Layer):
         """The loss of labels in `0..N-1`, with a weight for each row."""
         raise NotImplementedError
 
+    @_keras.without_autograph
     def evaluate_rows(
         self,
         features: Tensor,
@@ -153,7 +166,16 @@ class OutputLayer(keras.layers.Layer):
             labels.
         """
         features = ops.cast(features, "float32")
-        labels = ops.reshape(ops.convert_to_tensor(labels), (-1,))
+        labels = ops.convert_to_tensor(labels)
+        if len(labels.shape) != 1 and (
+            len(labels.shape) != 2 or labels.shape[1] not in (1, None)
+        ):
+            raise ValueError(
+                "Labels must be integers of shape (batch,) or (batch, 1); of one-hot "
+                "labels, take the `argmax`. "
+                f"Received: labels.shape={tuple(labels.shape)}"
+            )
+        labels = ops.reshape(labels, (-1,))
         given = ops.ones_like(features[:, 0]) if weights is None else weights
         given = ops.reshape(ops.cast(given, "float32"), (-1,))
         labels, valid, ignored = losses.checked_labels(
@@ -172,7 +194,7 @@ class OutputLayer(keras.layers.Layer):
 
     def block_size(self, batch: Any) -> int:
         """How many classes fit into `chunk_bytes` for a batch of logits."""
-        rows = batch if isinstance(batch, int) else 4096  # more than most batches
+        rows = max(batch, 1) if isinstance(batch, int) else 4096  # more than most
         return max(1, min(self.num_classes, self.chunk_bytes // (4 * rows)))
 
     @property
@@ -204,6 +226,7 @@ class OutputLayer(keras.layers.Layer):
         values, classes = self.likeliest(features, self.num_classes)
         return ops.take_along_axis(values, ops.argsort(classes, axis=-1), axis=-1)
 
+    @_keras.without_autograph
     def sample(self, features: Tensor, seed: Any = None) -> Tensor:
         """Draws a class for each row, from the exact distribution.
 
@@ -223,12 +246,19 @@ class OutputLayer(keras.layers.Layer):
             [Maddison et al., 2014](https://arxiv.org/abs/1411.0030), for Gumbel
             variables over sets of classes.
         """
-        if not isinstance(seed, keras.random.SeedGenerator):
-            seed = keras.random.SeedGenerator(seed)
-        return self.draw(ops.cast(features, "float32"), seed)
+        if isinstance(seed, int):
+            seeds = Numbered(seed)
+        else:
+            seeds = keras.random.SeedGenerator() if seed is None else seed
+        return self.draw(ops.cast(features, "float32"), seeds)
 
-    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
-        """Draws a class for each row; `sample` calls it."""
+    def draw(self, features: Tensor, seed: Any) -> Tensor:
+        """Draws a class for each row; `sample` calls it.
+
+        Args:
+            features: Float tensor of shape `(batch, dim)`.
+            seed: Its method `next` returns a seed, another one at each call.
+        """
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
@@ -248,12 +278,13 @@ def rank_of(layer: OutputLayer, features: Tensor, labels: Tensor, nll: Tensor) -
     values, classes = layer.likeliest(features, min(5, layer.num_classes))
     others = ops.not_equal(classes, ops.cast(labels, "int32")[:, None])
     ahead = ops.logical_and(others, values >= -nll[:, None])
-    return ops.sum(ops.cast(ahead, "float32"), axis=-1)
+    rank = ops.sum(ops.cast(ahead, "float32"), axis=-1)
+    return ops.where(ops.isnan(nll), 5.0, rank)
 
 
 def no_best(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The initial values of `best_of`: `k` lowest values, with arbitrary classes."""
-    first = features[:, :1] * 0.0
+    first = ops.zeros_like(features[:, :1])
     values = ops.repeat(first + LOWEST, k, axis=1)
     return values, ops.cast(ops.repeat(first, k, axis=1), "int32")
 
@@ -291,7 +322,7 @@ def sample_of(
     block = min(block, kernel.shape[0])
     part = PART if block >= PART else 1
     block -= block % part
-    first = features[:, :1] * 0.0
+    first = ops.zeros_like(features[:, :1])
     carry = first + LOWEST, ops.cast(first, "int32")
 
     def step(i, carry):
@@ -366,7 +397,7 @@ def likeliest_of(
     """
     classes = kernel.shape[0]
     block = max(min(block, classes), k)
-    first = features[:, :1] * 0.0
+    first = ops.zeros_like(features[:, :1])
     carry = (*no_best(features, k), first + LOWEST, first)
 
     def step(i, carry):

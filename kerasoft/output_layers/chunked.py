@@ -37,23 +37,23 @@ class ChunkedOutput(OutputLayer):
     ```
 
     The loss, its gradients and the predictions are those of `keras.layers.Dense` with
-    the head, up to rounding. Besides the gradient of the weights, memory holds only the
-    logits of a chunk, `chunk_bytes` bytes, instead of several copies of the `4 * batch
-    * num_classes` bytes of all logits. The forward pass also computes the gradients, so
-    no logit is computed twice.
+    the head, up to rounding; predictions are without Gumbel noise. Besides the gradient
+    of the weights, memory holds only the logits of a chunk, `chunk_bytes` bytes,
+    instead of several copies of the `4 * batch * num_classes` bytes of all logits. The
+    forward pass also computes the gradients, so no logit is computed twice.
 
     Args:
         num_classes: Positive integer.
         head: A head's name or a head. Its `axis` must be -1.
-        label_smoothing: Float in [0, 1), the share of each target that is distributed
-            evenly over the classes.
+        label_smoothing: Float in [0, 1), as in `kerasoft.losses.HeadLoss`.
         allowed: Booleans of shape `(num_classes,)`, `False` for masked classes; or
             `None`.
         **kwargs: Keyword arguments of `OutputLayer`.
 
     Raises:
-        ValueError: If the head has another axis, or both noise and a learned
-            temperature, if `allowed` has another shape, and as in `OutputLayer`.
+        ValueError: If the head has another axis, `hard=True`, or both noise and a
+            learned temperature, if `allowed` has another shape or allows no class, and
+            as in `OutputLayer`.
 
     Example:
 
@@ -85,6 +85,12 @@ class ChunkedOutput(OutputLayer):
                 "A head with a learned temperature must have noise='never' here. "
                 f"Received: noise={self.head.noise!r}"
             )
+        if getattr(self.head, "hard", False):
+            raise ValueError(
+                "A head with hard=True returns one-hot samples, of which an output "
+                "layer computes no loss; use hard=False. "
+                f"Received: head={self.head!r}"
+            )
         self.loss = self.head.matched_loss(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
         self.allowed = None if allowed is None else np.asarray(allowed, "bool")
@@ -93,6 +99,10 @@ class ChunkedOutput(OutputLayer):
                 f"`allowed` must be of shape ({num_classes},). "
                 f"Received: allowed.shape={self.allowed.shape}"
             )
+        if self.allowed is not None:
+            if not self.allowed.any():
+                raise ValueError("`allowed` must allow a class. Received: all False")
+            self.top_k = min(self.top_k, int(self.allowed.sum()))
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -166,7 +176,8 @@ class ChunkedOutput(OutputLayer):
                     _, (loss, outputs) = of(logits)
                 log_p = self.head.log_probabilities(ops.stop_gradient(outputs))
                 truth = ops.take_along_axis(log_p, y[:, None], axis=-1)
-                rank = ops.sum(ops.cast(log_p >= truth, "float32"), axis=-1) - 1
+                ahead = ops.logical_not(log_p < truth)  # of NaN, too
+                rank = ops.sum(ops.cast(ahead, "float32"), axis=-1) - 1
                 results = (ops.stop_gradient(loss), -ops.squeeze(truth, -1), rank)
                 if not gradients:
                     return carry, results
@@ -217,7 +228,7 @@ class ChunkedOutput(OutputLayer):
     def all_log_probabilities(self, features: Tensor) -> Tensor:
         return self._rows(features)
 
-    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    def draw(self, features: Tensor, seed: Any) -> Tensor:
         scale = self.head.logit_scale(False)
         if scale is None:
             raise ValueError(

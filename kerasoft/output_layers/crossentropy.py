@@ -114,8 +114,9 @@ def crossentropy(
             )
             largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
             truth = _at(logits, blocks, y)
-            # Minus 1, because the true class is counted too.
-            rank = _total([_count(x >= truth) for x in logits]) - 1
+            # Minus 1, because the true class is counted too. Not `x >= truth`, which
+            # would put a NaN first.
+            rank = _total([_count(ops.logical_not(x < truth)) for x in logits]) - 1
             weighted = [ops.exp(x - largest) for x in logits]
             total = _total([ops.sum(e, axis=-1, keepdims=True) for e in weighted])
             nll = largest + ops.log(total) - truth
@@ -184,6 +185,7 @@ def crossentropy(
 def rows_of_a_chunk(batch: Any, classes: int, chunk_bytes: int) -> Any:
     """How many rows of logits fit into `chunk_bytes`, with chunks of similar size."""
     most = max(1, chunk_bytes // (4 * classes))
+    batch = max(batch, 1) if isinstance(batch, int) else ops.maximum(batch, 1)
     count = (batch + most - 1) // most
     return (batch + count - 1) // count
 

@@ -253,9 +253,10 @@ class FactoredOutput(OutputLayer):
             compute, (features, weights), training
         )
         h = self._with_one(ops.stop_gradient(features))
-        valid = self._update(h, ops.cast(labels, "int32"), own, product, slopes)
-        nll = loss if self._has_probabilities else None
-        return Outcome(found + ops.where(valid, 0.0, math.nan), nll, None)
+        if self.trainable:
+            valid = self._update(h, ops.cast(labels, "int32"), own, product, slopes)
+            found = found + ops.where(valid, 0.0, math.nan)
+        return Outcome(found, loss if self._has_probabilities else None, None)
 
     def _update(self, h, labels, own, product, slopes):
         """Takes a step of gradient descent if possible; returns whether it was."""
@@ -370,7 +371,7 @@ class FactoredOutput(OutputLayer):
         self._check_probabilities()
         return self.scores(features, classes)
 
-    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    def draw(self, features: Tensor, seed: Any) -> Tensor:
         self._check_probabilities()
         h, common = self._factors(features)
         block = self.block_size(ops.shape(features)[0])

@@ -197,5 +197,5 @@ def ahead_of(
     others = ops.logical_and(
         ops.logical_not(seen), ops.not_equal(classes, labels[:, None])
     )
-    ahead = ops.logical_and(others, order >= own)
+    ahead = ops.logical_and(others, ops.logical_not(order < own))  # of NaN, too
     return ops.sum(ops.cast(ahead, "float32"), axis=-1, keepdims=True)

@@ -82,6 +82,8 @@ def fold_rows(
     batch = ops.shape(arrays[0])[0]
     start, count = (0, batch) if span is None else span
     chunks = (count + rows - 1) // rows
+    if isinstance(chunks, int):
+        chunks = max(chunks, 1)  # JAX traces a chunk, even where there are no rows
     length = chunks * rows if span is None else batch + rows
     arrays = [pad_rows(x, length) for x in arrays]
     results = tuple(ops.zeros((length, *shape), "float32") for shape in outputs)

@@ -122,11 +122,12 @@ def checked_cutoffs(cutoffs: Sequence[int], num_classes: int) -> list[int]:
     Raises:
         ValueError: If they do not increase, from above 0 to below `num_classes`.
     """
+    cutoffs = list(cutoffs)  # of an array, whose truth would be ambiguous
     edges = [0, *cutoffs, num_classes]
     whole = all(int(a) == a for a in edges)
     if not cutoffs or not whole or any(a >= b for a, b in itertools.pairwise(edges)):
         raise ValueError(
             "`cutoffs` must be whole numbers that increase between 0 and "
-            f"num_classes={num_classes}. Received: cutoffs={list(cutoffs)}"
+            f"num_classes={num_classes}. Received: cutoffs={cutoffs}"
         )
     return [int(a) for a in cutoffs]

@@ -18,6 +18,7 @@ from kerasoft.rows import look_up
 from kerasoft.seed_generator import SeedGenerator
 
 NUMBERS = 2**30  # each class owns a range of these numbers, and some are drawn
+OF_CHUNKED = ("head", "label_smoothing", "allowed")  # arguments of `ChunkedOutput` only
 
 
 @register
@@ -83,6 +84,13 @@ class SampledOutput(ChunkedOutput):
         seed: int | None = None,
         **kwargs: Any,
     ):
+        for name in OF_CHUNKED:
+            if name in kwargs:
+                raise ValueError(
+                    "A SampledOutput is trained as a softmax over sampled classes, so "
+                    f"it has no argument `{name}`; ChunkedOutput does. "
+                    f"Received: {name}={kwargs[name]!r}"
+                )
         super().__init__(num_classes, **kwargs)
         if not isinstance(num_sampled, int) or not 1 <= num_sampled <= num_classes:
             raise ValueError(
@@ -135,7 +143,7 @@ class SampledOutput(ChunkedOutput):
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        for name in ("head", "label_smoothing", "allowed"):
+        for name in OF_CHUNKED:
             del config[name]
         counts = self.counts if isinstance(self.counts, str) else self.counts.tolist()
         own = {"num_sampled": self.num_sampled, "counts": counts, "seed": self.seed}

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -229,7 +228,7 @@ class TwoLevelOutput(OutputLayer):
         ]
         return ops.take(ops.concatenate(parts, axis=-1), self._slots, axis=-1)
 
-    def draw(self, features: Tensor, seed: keras.random.SeedGenerator) -> Tensor:
+    def draw(self, features: Tensor, seed: Any) -> Tensor:
         block = self.block_size(ops.shape(features)[0])
         dense = self.dense(self.group_kernel, self.group_bias)
         groups = sample_of(features, *dense, seed.next(), block)

@@ -182,6 +182,7 @@ def test_it_trains_and_survives_its_file(backbone, tmp_path):
         ({"width": 0}, r"positive integer or four of them. Received: width=0"),
         ({"width": (1, 2, 3)}, r"positive integer or four.*width=\(1, 2, 3\)"),
         ({"width": (1, 2, -3, 4)}, r"positive integer or four.*width=\(1, 2, -3, 4\)"),
+        ({"input_shape": (None, 32, 3)}, r"must be known.*\(None, 32, 3\)"),
         ({"input_shape": (32, 15, 3)}, r"at least 16 pixels.*\(32, 15, 3\)"),
         ({"head": "sofmax"}, r"did you mean softmax.*Received: 'sofmax'"),
     ],

@@ -174,3 +174,24 @@ def test_several_replicas_are_refused():
 def test_bad_arguments(kwargs, says):
     with pytest.raises(ValueError, match=rf"(?s){says}"):
         RowwiseEmbedding(**{"input_dim": 3, "output_dim": 2, **kwargs})
+
+
+def test_frozen_it_keeps_its_rows():
+    model = model_of(RowwiseEmbedding(ROWS, DIM))
+    layer = model.backbone.layers[0]
+    layer.trainable = False
+    model.compile("sgd")
+    before = numpy(layer.embeddings).copy()
+    x, y = learnable()
+    others = numpy(model.backbone.layers[2].kernel).copy()
+    model.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(before, numpy(layer.embeddings))
+    assert np.any(others != numpy(model.backbone.layers[2].kernel))
+
+
+def test_an_update_of_no_rows_changes_nothing():
+    layer = RowwiseEmbedding(ROWS, DIM)
+    layer(np.zeros((1,), "int32"))
+    before = numpy(layer.embeddings).copy()
+    layer.update(np.zeros((0,), "int32"), np.zeros((0, DIM), "float32"))
+    np.testing.assert_array_equal(before, numpy(layer.embeddings))

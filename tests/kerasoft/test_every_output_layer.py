@@ -6,6 +6,7 @@ import pytest
 from references import numpy
 from scipy import special, stats
 
+from kerasoft import heads
 from kerasoft.output_layers import (
     AdaptiveOutput,
     AllClasses,
@@ -512,3 +513,98 @@ def test_a_layer_may_have_fewer_classes_than_a_prediction_names():
         assert np.all(np.sort(numpy(found["classes"]), axis=-1) == [0, 1, 2])
         total = np.exp(numpy(found["log_probabilities"])).sum(axis=-1)
         np.testing.assert_allclose(total, 1, rtol=1e-5)
+
+
+def test_labels_in_which_the_number_of_classes_does_not_fit():
+    labels = np.array([0, 43, 100], "uint8")
+    for classes in (256, 300):
+        layer = ChunkedOutput(classes)
+        layer.build((None, DIM))
+        exact, _ = layer.evaluate_rows(FEATURES[:3], labels.astype("int32"))
+        found, _ = layer.evaluate_rows(FEATURES[:3], labels)
+        assert float(numpy(found.total)) == float(numpy(exact.total))
+
+
+ANY = {
+    **LAYERS,
+    "of a sparse head": lambda **kw: ChunkedOutput(CLASSES, "sparsemax", **kw),
+    "factored": lambda **kw: FactoredOutput(CLASSES, "z_loss", 0.1, **kw),
+}
+any_layer = pytest.mark.parametrize("name", ANY)
+
+
+@any_layer
+def test_a_row_of_nan_counts_as_wrong_and_its_classes_exist(name):
+    layer = filled(ANY[name]())
+    features = FEATURES.copy()
+    features[1] = np.nan
+    found, _ = layer.evaluate_rows(features, LABELS)
+    assert np.isnan(numpy(found.total))
+    assert numpy(found.rank)[1] >= 5
+    exact, _ = layer.evaluate_rows(FEATURES, LABELS)
+    others = np.arange(BATCH) != 1
+    np.testing.assert_array_equal(numpy(found.rank)[others], numpy(exact.rank)[others])
+    classes = numpy(layer(features)["classes"])
+    assert classes.min() >= 0
+    assert classes.max() < CLASSES
+
+
+@any_layer
+def test_no_rows(name):
+    layer = filled(ANY[name]())
+    none = FEATURES[:0], LABELS[:0]
+    assert float(numpy(layer.evaluate_rows(*none)[0].total)) == 0
+    if name != "of a sparse head":  # Keras's maximum of no values is an error
+        assert layer(none[0])["classes"].shape == (0, 5)
+
+
+@any_layer
+def test_labels_of_another_shape_are_refused(name):
+    layer = filled(ANY[name]())
+    with pytest.raises(ValueError, match=r"argmax.*Received: labels.shape=\(75, 51\)"):
+        layer.evaluate_rows(FEATURES, np.eye(CLASSES)[LABELS])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function is TensorFlow's")
+@each_layer
+def test_in_a_function_of_tensorflow(name, capfd):
+    import tensorflow as tf
+
+    layer = filled(LAYERS[name]())
+
+    @tf.function
+    def drawn(features):
+        return layer.sample(features, seed=3)
+
+    @tf.function
+    def judged(features, labels):
+        return layer.evaluate_rows(features, labels)[0].total
+
+    np.testing.assert_array_equal(drawn(FEATURES), layer.sample(FEATURES, seed=3))
+    assert drawn(FEATURES).shape == (BATCH,)
+    exact, _ = layer.evaluate_rows(FEATURES, LABELS)
+    assert float(judged(FEATURES, LABELS)) == pytest.approx(float(exact.total))
+    assert "AutoGraph" not in capfd.readouterr().err
+
+
+def test_a_sampled_layer_has_no_arguments_of_the_chunked_one():
+    for option in ({"head": "sparsemax"}, {"label_smoothing": 0.1}, {"allowed": None}):
+        with pytest.raises(ValueError, match=f"no argument `{next(iter(option))}`"):
+            SampledOutput(CLASSES, 10, **option)
+
+
+def test_cutoffs_may_be_an_array_and_one_class_is_refused():
+    layer = AdaptiveOutput(CLASSES, cutoffs=np.array([6, 20]))
+    assert layer.cutoffs == [6, 20]
+    with pytest.raises(ValueError, match="at least 2 classes"):
+        AdaptiveOutput(1, counts=[5])
+
+
+def test_a_chunked_layer_refuses_what_it_cannot_do():
+    hard = heads.GumbelSoftmax(hard=True)
+    with pytest.raises(ValueError, match="hard=True returns one-hot samples"):
+        ChunkedOutput(CLASSES, hard)
+    with pytest.raises(ValueError, match="must allow a class"):
+        ChunkedOutput(CLASSES, allowed=np.zeros(CLASSES))
+    layer = filled(ChunkedOutput(CLASSES, allowed=np.arange(CLASSES) < 2))
+    assert set(numpy(layer(FEATURES)["classes"]).ravel()) == {0, 1}

@@ -171,6 +171,21 @@ def test_fit_makes_the_steps_and_evaluate_none(name):
         np.testing.assert_array_equal(one, numpy(other))
 
 
+def test_frozen_it_keeps_its_weights_and_passes_the_gradient_on():
+    layer = FactoredOutput(CLASSES, learning_rate=0.5)
+    model = model_of(layer)
+    x, y, _ = data(np.random.default_rng(1), 100)
+    model(x[:1])
+    layer.trainable = False
+    model.compile("sgd")
+    before = kernel_of(layer).copy()
+    weights = [numpy(w).copy() for w in model.trainable_weights]
+    model.fit(x, y, BATCH, verbose=0)
+    np.testing.assert_array_equal(before, kernel_of(layer))
+    for one, other in zip(weights, model.trainable_weights, strict=True):
+        assert np.any(one != numpy(other))
+
+
 @each_head
 def test_evaluation_and_prediction_are_those_of_the_dense_layer(name):
     keras.utils.set_random_seed(0)

@@ -238,3 +238,19 @@ def test_kl_divergence_has_a_finite_gradient_where_the_noise_is_gone():
         np.array([[100.0, 0.0, -100.0], [0.0, 0.0, 0.0]]),
     )
     np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+@each_random_head
+@pytest.mark.parametrize("temperature", [0.0, 1e-45, 1e-38, -1e-30])
+def test_a_schedule_may_end_at_0(make, temperature):
+    steps = keras.optimizers.schedules.PolynomialDecay(1.0, 10, temperature)
+    head = make(steps, noise="never")
+    head(LOGITS[None])
+    head.step.assign(20)
+    for logits in ([2.0, 1.0, 0.0], [2.0, -np.inf, -3e38], [1.0, 1.0, -1.0]):
+        x = np.array([logits], "float32")
+        found = numpy(head(x))
+        p = np.exp(found) if make is heads.LogGumbelSoftmax else found
+        best = np.min(x[np.isfinite(x)]) if temperature < 0 else np.max(x)
+        np.testing.assert_allclose(p, (x == best) / np.sum(x == best), atol=1e-6)
+        assert np.all(np.isfinite(found))

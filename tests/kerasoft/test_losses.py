@@ -380,3 +380,44 @@ def test_only_heads_have_a_loss(make):
         make(keras.layers.Flatten())
     with pytest.raises(ValueError, match=r"did you mean softmax.*'sofmax'"):
         make("sofmax")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"), [("uint8", 256), ("uint8", 300), ("int8", 200)]
+)
+def test_labels_of_a_dtype_that_the_number_of_classes_does_not_fit_in(dtype, classes):
+    labels = np.array([0, 43, 100], dtype)
+    x = np.random.default_rng(0).normal(size=(3, classes)).astype("float32")
+    found, valid, _ = losses.checked_labels(labels, classes)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), labels)
+    assert keras.ops.convert_to_numpy(valid).all()
+    exact = value(losses.matched_loss(heads.LogSoftmax()), labels.astype("int32"), x)
+    assert value(losses.matched_loss(heads.LogSoftmax()), labels, x) == exact
+
+
+@each_head
+def test_labels_are_not_broadcast(name):
+    head = heads.get(name)
+    loss = losses.matched_loss(head)
+    outputs = head(np.zeros((8, 7, NUM_CLASSES), "float32"))
+    for shape in ((8, 1), (8,), (7, 8)):
+        with pytest.raises(ValueError, match=r"Labels must have the shape"):
+            loss(np.zeros(shape, "int32"), outputs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in heads.HEADS if heads.HEADS[name].outputs != "probabilities"],
+)
+def test_smoothing_leaves_masked_classes_out(name):
+    head = heads.get(name)
+    loss = losses.matched_loss(head, label_smoothing=0.1)
+    shown = np.array([[1.0, 2.0, 0.0]], "float32")
+    masked = np.array([[1.0, -np.inf, 2.0, 0.0]], "float32")
+    few = value(loss, np.array([2]), head(shown, training=False))
+    many = value(loss, np.array([3]), head(masked, training=False))
+    assert many == pytest.approx(few, rel=1e-5)
+    dense = 0.9 * np.eye(4)[[3]] + 0.1 * np.array([[1, 0, 1, 1]]) / 3
+    plain = losses.matched_loss(head)
+    target = value(plain, dense.astype("float32"), head(masked, training=False))
+    assert many == pytest.approx(target, rel=1e-5)

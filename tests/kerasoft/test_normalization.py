@@ -35,6 +35,8 @@ def assert_same(one, other, **tolerance):
     ("dtype", "tolerance"),
     [
         ("float32", {"rtol": 1e-5, "atol": 2e-5}),
+        ("float16", {"rtol": 5e-3, "atol": 5e-3}),
+        ("bfloat16", {"rtol": 3e-2, "atol": 3e-2}),
         ("mixed_float16", {"rtol": 5e-3, "atol": 5e-3}),
         ("mixed_bfloat16", {"rtol": 3e-2, "atol": 3e-2}),
         pytest.param(

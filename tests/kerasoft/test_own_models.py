@@ -89,6 +89,13 @@ def test_a_mask_that_fits_nothing(shape):
         heads.Softmax()(x, mask=np.ones(shape, "bool"))
 
 
+@pytest.mark.parametrize("shape", [(None, None), (None, 10), (None, None, 5)])
+def test_sizes_that_are_not_known_fit(shape):
+    x = keras.KerasTensor((None, 10, 5))
+    mask = keras.KerasTensor(shape, "bool")
+    assert heads.Softmax()(x, mask=mask).shape == (None, 10, 5)
+
+
 def test_a_mask_of_classes_leaves_that_of_steps_alone():
     x, labels = sequences()
     allowed = np.array([True, True, True, True, False])[None, None]
@@ -497,6 +504,10 @@ def test_metrics_of_the_view_are_those_of_the_probabilities():
 def test_a_view_of_what_ends_in_no_head():
     with pytest.raises(ValueError, match=r"Expected a head"):
         kerasoft.probabilities(ending_in(keras.layers.ReLU()))
+    layer = kerasoft.output_layers.ChunkedOutput(5)
+    classifier = kerasoft.output_layers.Classifier(keras.layers.Identity(), layer)
+    with pytest.raises(ValueError, match=r"AllClasses\(layer\)"):
+        kerasoft.probabilities(classifier)
 
 
 # Dtypes and files
