@@ -182,6 +182,8 @@ class RowwiseEmbedding(keras.layers.Layer):
                 these rows.
         """
         ids = ops.reshape(ids, (-1,))
+        if ids.shape[0] == 0:
+            return  # Keras's sums over segments need one
         slopes = ops.reshape(ops.cast(slopes, "float32"), (-1, self.output_dim))
         ids, slopes = _summed_by_row(ids, slopes)
         more = ops.mean(slopes * slopes, axis=-1)
