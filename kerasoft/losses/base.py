@@ -124,14 +124,20 @@ class HeadLoss(keras.losses.Loss):
         if not share:
             return by_target
         values_ = values()
-        shares = self.even_shares(values_)
-        evenly = ops.sum(ops.where(shares > 0, values_, 0.0) * shares, axis=self.axis)
+        evenly = ops.sum(self.evenly(values_, values_), axis=self.axis)
         return (1 - share) * by_target + share * evenly
 
-    def even_shares(self, values: Tensor) -> Tensor:
-        """The same share for each class of a row, but 0 for masked ones."""
-        shown = ops.cast(ops.abs(values) < MASKED, "float32")
-        return ops.divide_no_nan(shown, ops.sum(shown, axis=self.axis, keepdims=True))
+    def evenly(self, values: Tensor, numbers: Tensor | float = 1.0) -> Tensor:
+        """Numbers divided by how many classes are not masked, and 0 for those that are.
+
+        Args:
+            values: The value of each class, which is above 1e38 in magnitude where the
+                class is masked.
+            numbers: Of the shape of `values`, or one for all classes.
+        """
+        shown = ops.abs(values) < MASKED
+        count = ops.sum(ops.cast(shown, "float32"), axis=self.axis, keepdims=True)
+        return ops.divide_no_nan(ops.where(shown, numbers, 0.0), count)
 
     def at_labels(self, labels: Tensor, values: Tensor) -> Tensor:
         """The value at each row's label."""

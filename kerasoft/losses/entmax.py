@@ -87,7 +87,7 @@ class EntmaxLoss(HeadLoss):
         share = self.label_smoothing
         if share:
             # The smoothed target has `rest` more at the label than at other classes.
-            shares = share * self.even_shares(x)
+            shares = share * self.evenly(x)
             rest = self.at_labels(labels, shares)
             others = ops.sum(_entropy_terms(shares, self.alpha), axis=self.axis)
             of_label = _entropy_terms(1 - share + rest, self.alpha)
@@ -98,7 +98,7 @@ class EntmaxLoss(HeadLoss):
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         p, x = self._distribution_and_logits(y_pred)
         share = self.label_smoothing
-        target = y_true * (1 - share) + share * self.even_shares(x)
+        target = y_true * (1 - share) + share * self.evenly(x)
         of_target = ops.sum(_entropy_terms(target, self.alpha), axis=self.axis)
         return self._loss(p, x, of_target, ops.sum(target * x, axis=self.axis))
 
