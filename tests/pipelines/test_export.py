@@ -147,10 +147,13 @@ def test_triton_answers_as_the_run(exports, run, tmp_path):
         return {out["name"]: np.reshape(out["data"], out["shape"]) for out in found}
 
     words = [str(TRITON), "examples/triton_server.py", str(exports["onnx"])]
+    # What a shell starts in the background ignores Ctrl-C, and so would the server.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with log.open("w") as out:
         process = subprocess.Popen(
             [*words, "--port", str(port)], stdout=out, stderr=out
         )
+    signal.signal(signal.SIGINT, before)
     try:
         for _ in range(120):
             assert process.poll() is None, log.read_text()
@@ -177,6 +180,7 @@ def test_triton_answers_as_the_run(exports, run, tmp_path):
             process.wait(60)
         finally:
             process.kill()
+            process.wait()
 
 
 @pytest.fixture(scope="module")
