@@ -247,10 +247,10 @@ class OutputLayer(keras.layers.Layer):
             variables over sets of classes.
         """
         if isinstance(seed, int):
-            seeds = Numbered(seed)
-        else:
-            seeds = keras.random.SeedGenerator() if seed is None else seed
-        return self.draw(ops.cast(features, "float32"), seeds)
+            seed = Numbered(seed)
+        elif not isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.random.SeedGenerator(seed)  # of None, or an error
+        return self.draw(ops.cast(features, "float32"), seed)
 
     def draw(self, features: Tensor, seed: Any) -> Tensor:
         """Draws a class for each row; `sample` calls it.
