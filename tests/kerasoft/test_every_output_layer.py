@@ -209,7 +209,10 @@ def learnable():
     return x, np.argmax(x @ RNG.normal(size=(DIM, CLASSES)), axis=-1)
 
 
-@each_class
+@pytest.mark.parametrize(
+    "name",
+    ["adaptive", "sampled", pytest.param("two-level", marks=pytest.mark.slow)],
+)
 def test_it_trains_saves_loads_and_goes_on(name, tmp_path):
     keras.utils.set_random_seed(0)
     backbone = keras.Sequential([keras.Input((DIM,)), keras.layers.Dense(16, "tanh")])
@@ -566,7 +569,7 @@ def test_labels_of_another_shape_are_refused(name):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="tf.function is TensorFlow's")
-@each_layer
+@pytest.mark.parametrize("name", ["chunked", "two-level, by number"])
 def test_in_a_function_of_tensorflow(name, capfd):
     import tensorflow as tf
 
