@@ -9,6 +9,7 @@ from kerasoft import _keras, losses, ops
 from kerasoft.heads.misreadings import misreadings
 from kerasoft.losses import register as register
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import same_shape
 
 
 class Head(keras.layers.Layer):
@@ -143,9 +144,7 @@ def hide_classes(logits: Tensor, mask: Tensor | None) -> Tensor:
         return logits
     of_mask, of_logits = tuple(mask.shape), tuple(logits.shape)
     first = of_logits[: len(of_mask)]
-    if len(of_mask) < len(of_logits) and all(
-        m == n or None in (m, n) for m, n in zip(of_mask, first, strict=True)
-    ):
+    if len(of_mask) < len(of_logits) and same_shape(of_mask, first):
         return logits
     if len(of_mask) != len(of_logits) or any(
         m not in (1, None, n) and n is not None

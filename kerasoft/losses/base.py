@@ -8,6 +8,7 @@ from keras import backend, ops
 
 from kerasoft import _keras
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import same_shape
 
 register = keras.saving.register_keras_serializable(package="kerasoft")
 
@@ -100,10 +101,7 @@ class HeadLoss(keras.losses.Loss):
     def _check_shape(self, of_labels: tuple, of_outputs: tuple) -> None:
         expected = list(of_outputs)
         del expected[self.axis]
-        if len(of_labels) != len(expected) or any(
-            a != b and None not in (a, b)
-            for a, b in zip(of_labels, expected, strict=True)
-        ):
+        if not same_shape(of_labels, expected):
             raise ValueError(
                 "Labels must have the shape of the outputs without the axis of the "
                 f"classes, or with size 1 there. Received: y_true.shape={of_labels}, "

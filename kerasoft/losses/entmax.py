@@ -98,7 +98,9 @@ class EntmaxLoss(HeadLoss):
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         p, x = self._distribution_and_logits(y_pred)
         share = self.label_smoothing
-        target = y_true * (1 - share) + share * self.evenly(x)
+        target = y_true
+        if share:
+            target = y_true * (1 - share) + share * self.evenly(x)
         of_target = ops.sum(_entropy_terms(target, self.alpha), axis=self.axis)
         return self._loss(p, x, of_target, ops.sum(target * x, axis=self.axis))
 

@@ -1,6 +1,7 @@
 """What the functions of the family share: dtypes, masks and numerical ranges."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,13 @@ def log_of(probabilities: Tensor) -> Tensor:
 def as_float32(x: Tensor) -> Tensor:
     """A tensor in float32."""
     return ops.cast(ops.convert_to_tensor(x), "float32")
+
+
+def same_shape(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether two shapes are equal, as far as their sizes are known."""
+    return len(one) == len(other) and all(
+        a == b or None in (a, b) for a, b in zip(one, other, strict=True)
+    )
 
 
 def centre(logits: Tensor, axis: int) -> Tensor:

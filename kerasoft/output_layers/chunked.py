@@ -94,12 +94,12 @@ class ChunkedOutput(OutputLayer):
         self.loss = self.head.matched_loss(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing
         self.allowed = None if allowed is None else np.asarray(allowed, "bool")
-        if self.allowed is not None and self.allowed.shape != (num_classes,):
-            raise ValueError(
-                f"`allowed` must be of shape ({num_classes},). "
-                f"Received: allowed.shape={self.allowed.shape}"
-            )
         if self.allowed is not None:
+            if self.allowed.shape != (num_classes,):
+                raise ValueError(
+                    f"`allowed` must be of shape ({num_classes},). "
+                    f"Received: allowed.shape={self.allowed.shape}"
+                )
             if not self.allowed.any():
                 raise ValueError("`allowed` must allow a class. Received: all False")
             self.top_k = min(self.top_k, int(self.allowed.sum()))
