@@ -591,7 +591,8 @@ def test_in_a_function_of_tensorflow(name, capfd):
 
 
 def test_a_sampled_layer_has_no_arguments_of_the_chunked_one():
-    for option in ({"head": "sparsemax"}, {"label_smoothing": 0.1}, {"allowed": None}):
+    options: list[dict] = [{"head": "sparsemax"}, {"label_smoothing": 0.1}, {"allowed": None}]
+    for option in options:
         with pytest.raises(ValueError, match=f"no argument `{next(iter(option))}`"):
             SampledOutput(CLASSES, 10, **option)
 
