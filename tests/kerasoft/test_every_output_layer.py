@@ -591,10 +591,10 @@ def test_in_a_function_of_tensorflow(name, capfd):
 
 
 def test_a_sampled_layer_has_no_arguments_of_the_chunked_one():
-    options: list[dict] = [{"head": "sparsemax"}, {"label_smoothing": 0.1}, {"allowed": None}]
-    for option in options:
-        with pytest.raises(ValueError, match=f"no argument `{next(iter(option))}`"):
-            SampledOutput(CLASSES, 10, **option)
+    refused: dict = {"head": "sparsemax", "label_smoothing": 0.1, "allowed": None}
+    for name, value in refused.items():
+        with pytest.raises(ValueError, match=f"no argument `{name}`"):
+            SampledOutput(CLASSES, 10, **{name: value})
 
 
 def test_cutoffs_may_be_an_array_and_one_class_is_refused():
