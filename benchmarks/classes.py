@@ -38,10 +38,7 @@ def passes(name: str, logits: tf.Tensor, labels: tf.Tensor) -> dict[str, Callabl
             value = loss(labels, head(logits, training=True))
         return tape.gradient(value, logits)
 
-    return {
-        "forward": lambda: forward().numpy(),
-        "with gradient": lambda: tf.convert_to_tensor(with_gradient()).numpy(),
-    }
+    return {"forward": forward, "with gradient": with_gradient}
 
 
 def measured(rounds: int = 15, rows: int = 8, most: int = 1_000_000) -> dict:
@@ -59,7 +56,7 @@ def measured(rounds: int = 15, rows: int = 8, most: int = 1_000_000) -> dict:
         logits = tf.constant(draws.normal(size=(rows, count)), tf.float32)
         labels = tf.constant(draws.integers(count, size=rows))
         work = {
-            (name, part): measure.timed(function)
+            (name, part): measure.timed(measure.finished(function))
             for name in heads.HEADS
             for part, function in passes(name, logits, labels).items()
         }

@@ -1,16 +1,15 @@
 """The heads beside other libraries': `python -m benchmarks.heads`.
 
 Times every head, forward and with the gradient of a fixed slope, at several numbers of
-classes, in turn with PyTorch's `gumbel_softmax`, `keras.ops.log_softmax` and, where it
-is installed, TensorFlow Probability's relaxed one-hot, and writes
-results/benchmarks/heads.*. Needs `pip install -e '.[bench]'`.
+classes, in turn with PyTorch's `gumbel_softmax`, `keras.ops.log_softmax` and TensorFlow
+Probability's relaxed one-hot, and writes results/benchmarks/heads.*. Needs `pip install
+-e '.[bench]'`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -45,7 +44,7 @@ def compiled(function: Callable, classes: int, rows: int) -> Callable[[], object
         # Without y, what a straight-through gradient does not need is not computed.
         return y, tape.gradient(y, logits, output_gradients=slope)  # pyright: ignore
 
-    return lambda: tf.convert_to_tensor(both()[1]).numpy()
+    return measure.finished(both)
 
 
 def head_of(classes: int, rows: int) -> Callable[[str, int], None]:
@@ -88,9 +87,11 @@ def measured(
         classes: How many, each number in turn.
         rows: Rows of logits a call.
     """
-    others = {TORCH: "benchmarks.pytorch:gumbel_softmax", KERAS: f"{MODULE}:keras_own"}
-    if importlib.util.find_spec("tensorflow_probability"):
-        others[PROBABILITY] = f"{MODULE}:probability"
+    others = {
+        TORCH: "benchmarks.pytorch:gumbel_softmax",
+        KERAS: f"{MODULE}:keras_own",
+        PROBABILITY: f"{MODULE}:probability",
+    }
     times = []
     for count in classes:
         shape = {"classes": count, "rows": rows}

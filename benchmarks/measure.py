@@ -31,6 +31,17 @@ def timed(function: Callable[[], object]) -> Timed:
     return seconds
 
 
+def finished(function: Callable[[], object]) -> Callable[[], None]:
+    """Calls a function of TensorFlow and waits for its result, without copying it."""
+    import tensorflow as tf  # not for the sides of other libraries
+
+    def call():
+        function()
+        tf.test.experimental.sync_devices()
+
+    return call
+
+
 def in_turn(
     calls: Mapping[Any, Timed], rounds: int, seconds: float = ROUND_SECONDS
 ) -> dict[Any, list[float]]:

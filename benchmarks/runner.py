@@ -19,8 +19,7 @@ from pipelines import draw_png, publishing
 from pipelines.commands import command as ending
 from pipelines.markdown import table as table
 from pipelines.options import parse
-from pipelines.provenance import provenance
-from pipelines.running import all_cores
+from pipelines.provenance import all_cores, provenance
 
 
 def command(
@@ -86,7 +85,8 @@ def machine() -> dict:
     except OSError:
         lines = []
     names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    others = [name for name in ("torch", "onnxruntime") if find_spec(name)]
+    optional = ("torch", "onnxruntime", "tensorflow_probability")
+    others = [name for name in optional if find_spec(name)]
     return {
         "processor": names[0] if names else platform.processor(),
         "cores": len(all_cores()),

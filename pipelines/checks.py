@@ -36,10 +36,10 @@ def check(config: Config) -> None:
 
 
 def check_backbone(config: Config) -> None:
-    """Finds the backbone, and whether it drops blocks if it is to.
+    """Finds the backbone, and whether it has the options that are given.
 
     Raises:
-        InputError: If it is not found, or has no DropBlock.
+        InputError: If it is not found, or has no such option.
     """
     try:
         drops = backbones.takes(config.backbone, "dropblock")
@@ -49,6 +49,11 @@ def check_backbone(config: Config) -> None:
         not config.dropblock or drops,
         "dropblock",
         f"belongs to the backbone resnet12; {config.backbone} has none",
+    )
+    config.require(
+        config.width == Config.width or backbones.takes(config.backbone, "width"),
+        "width",
+        f"cannot be set: the backbone {config.backbone} has no argument `width`",
     )
 
 

@@ -15,6 +15,7 @@ from pipelines.quiet import import_tensorflow
 from pipelines.typed_json import record
 
 MAX_INTEGER = 2**31
+UPDATE_EVERY = 100  # steps for which a temperature holds, as in Jang et al.
 MAX_TEXT = 1000
 
 # What the built-in data sets are trained with, where it is not given.
@@ -37,7 +38,7 @@ class Annealing:
     kind: Literal["linear", "exponential", "cosine", "jang"]
     start: float
     end: float
-    update_every: int = 100
+    update_every: int = UPDATE_EVERY
 
     @property
     def possible(self) -> bool:
@@ -47,6 +48,7 @@ class Annealing:
             self.start * self.end > 0
             and math.isfinite(self.start * self.end)
             and (falls or self.kind != "jang")
+            and (self.kind == "jang" or self.update_every == UPDATE_EVERY)
             and 1 <= self.update_every < MAX_INTEGER
         )
 
@@ -134,7 +136,8 @@ class Config:
         learning_rate: The peak between warm-up and decay. If not given, 0.2; on a
             folder, `tfds:NAME` or `glyphs`, less in proportion to a batch of fewer than
             128.
-        warmup_epochs: Epochs of linear warm-up.
+        warmup_epochs: Epochs of linear warm-up, below `epochs`; of a run of one epoch,
+            half of it.
         schedule: How the learning rate falls to 0 after the warm-up: as half a cosine,
             or in a straight line.
         weight_decay: Decoupled, multiplied by the learning rate; on kernels alone.
@@ -221,7 +224,8 @@ class Config:
                 self.temperature.possible,
                 "temperature",
                 "must anneal between two finite numbers of one sign, neither 0 (for "
-                "jang, downwards and above 0), with update_every at least 1",
+                "jang, downwards and above 0), with update_every at least 1 (and only "
+                "for jang)",
             )
         self.require(
             self.epsilon is None or self.epsilon > 0, "epsilon", "must be above 0"
@@ -237,6 +241,13 @@ class Config:
             self.classes is None or self.classes >= 2, "classes", "must be at least 2"
         )
         self.require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
+        self.require(
+            self.image_size == Config.image_size
+            or self.dataset.partition(":")[0] in ("folder", "tfds"),
+            "image_size",
+            f"belongs to folder:PATH and tfds:NAME; {self.dataset} has a size of its "
+            "own",
+        )
         for name in ("width", "epochs", "steps_per_execution"):
             self.require(getattr(self, name) >= 1, name, "must be at least 1")
         self.require(
@@ -258,6 +269,12 @@ class Config:
             self.learning_rate is None or self.learning_rate > 0,
             "learning_rate",
             "must be above 0",
+        )
+        self.require(
+            self.warmup_epochs in (Config.warmup_epochs, 0)
+            or self.warmup_epochs < self.epochs,
+            "warmup_epochs",
+            f"must be below the {self.epochs} epochs of the run",
         )
         for name in ("warmup_epochs", "weight_decay", "padding", "cutout", "mixup"):
             self.require(getattr(self, name) >= 0, name, "must not be negative")
@@ -303,10 +320,11 @@ class Config:
             dataset = f"glyphs.{dataset}"
         parts = [dataset, self.backbone.replace(":", "."), self.head]
         match self.temperature:
-            case Annealing(kind, start, end):
-                parts.append(f"t{kind}-{start:g}-{end:g}")
+            case Annealing(kind, start, end, every):
+                parts.append(f"t{kind}-{_digits(start)}-{_digits(end)}")
+                parts += [f"every{every}"] if every != UPDATE_EVERY else []
             case float() | int():
-                parts.append(f"t{self.temperature:g}")
+                parts.append(f"t{_digits(self.temperature)}")
             case str():
                 parts.append(f"t{self.temperature}")
         named = {"head", "temperature", "dataset", "backbone", "seed"}
@@ -321,8 +339,14 @@ class Config:
                 case Switch(first, then, after):
                     parts.append(f"{first}-{after}-{then}".replace(":", "."))
                 case _:
-                    parts.append(f"{field.name}{value:g}")
+                    parts.append(f"{field.name}{_digits(value)}")
         return "-".join([*parts, f"s{self.seed}"])
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+
+def _digits(number: float) -> str:
+    """A number in as few digits as tell it from others."""
+    short = f"{number:g}"
+    return short if float(short) == number else repr(number)

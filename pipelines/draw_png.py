@@ -42,13 +42,18 @@ def save_all(table: Table, results: Results, folder: Path, prefix: str):
     for name in plots.logged(table.runs[run] for run in runs):
         drawn[name] = curves(plots.curves(table, runs, name))
     if plots.temperatures(table):
-        drawn["temperature"] = by_temperature(table)
+        drawn["by_temperature"] = by_temperature(table)
     for row in table.rows:
         if not row.samples and (plots.has_matrix(table) or table.superclasses):
             name = row.id.replace("/", "-")
             drawn[f"confusion-{name}"] = confusion(row, table, results)
     for name, figure in drawn.items():
         save(figure, folder / f"{prefix}-{name}.png")
+
+
+def plain(text: str) -> str:
+    """Text without formulas, which matplotlib would read between dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def dots(plot: Dots) -> matplotlib.figure.Figure:
@@ -62,7 +67,7 @@ def dots(plot: Dots) -> matplotlib.figure.Figure:
 
     axes.errorbar(
         percents("x"),
-        [series.name for series in plot.series],
+        [plain(series.name) for series in plot.series],
         xerr=[percents("below"), percents("above")],
         fmt="o",
         ms=4,
@@ -83,7 +88,7 @@ def draw_lines(plot: Lines, axes: Axes):
     for i, series in enumerate(plot.series):
         x = [plot.names.index(name) for name in series.x] if plot.names else series.x
         style = {
-            "label": series.name,
+            "label": plain(series.name),
             "color": colours[i % len(colours)],
             "linestyle": STYLES[i // len(colours) % len(STYLES)],
             "marker": "o",
@@ -135,7 +140,7 @@ def reliability(rows: Sequence[Row]) -> matplotlib.figure.Figure:
     grid = list(figure.subplots(lines, columns, squeeze=False).flat)
     for row, axes in zip(rows, grid, strict=False):
         draw_lines(plots.reliability(row), axes)
-        axes.set_title(row.title, fontsize="small", wrap=True)
+        axes.set_title(plain(row.title), fontsize="small", wrap=True)
         axes.legend(fontsize="xx-small", loc="upper left")
     for axes in grid[len(rows) :]:
         axes.set_axis_off()
@@ -152,7 +157,7 @@ def confusion(row: Row, table: Table, results: Results) -> matplotlib.figure.Fig
     grid = figure.subplots(1, len(panels), squeeze=False).flat
     for axes, panel in zip(grid, panels, strict=True):
         draw_heatmap(panel, axes)
-    figure.suptitle(row.title)
+    figure.suptitle(plain(row.title))
     return figure
 
 
@@ -163,6 +168,6 @@ def draw_heatmap(plot: Heatmap, axes: Axes):
     axes.figure.colorbar(image, ax=axes, shrink=0.7, label="test images")
     axes.set(xlabel="predicted", ylabel="true")
     if len(plot.names) <= 20:
-        ticks = range(len(plot.names))
-        axes.set_xticks(ticks, plot.names, rotation=90, fontsize="x-small")
-        axes.set_yticks(ticks, plot.names, fontsize="x-small")
+        ticks, names = range(len(plot.names)), list(map(plain, plot.names))
+        axes.set_xticks(ticks, names, rotation=90, fontsize="x-small")
+        axes.set_yticks(ticks, names, fontsize="x-small")

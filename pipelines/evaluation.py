@@ -30,6 +30,7 @@ from pipelines import (
     publishing,
     robustness,
     run_folder,
+    titles,
 )
 from pipelines.comparison import (
     FORMAT,
@@ -94,16 +95,20 @@ def evaluate(
         run_folder.find(paths), key=lambda run: bool(formats.kind_of(run.path))
     )
     wanted = Wanted(reported or {}, timings, probabilities, shift, ood)
+    parted = between_runs.comparable(found)
+    for members in parted:
+        check(members[0], wanted)
     with publishing.claim(out):
         kept = Kept({}, {}, {})
         tables = []
-        for members in between_runs.comparable(found):
+        for members in parted:
             table, ensembles = judge_all(members, wanted, kept)
             tables.append(
                 between_runs.assemble(
                     table, kept.outcomes, ensembles, contrasts, margin
                 )
             )
+        _name_left_out(contrasts, tables)
         how = made(made_by)
         results = Results(
             comparison=Comparison(FORMAT, [how], tables),
@@ -116,6 +121,40 @@ def evaluate(
         files.write(results, new)
         files.publish(out)
     return results
+
+
+def _name_left_out(declared: Sequence[tuple[Config, Config]], tables: Sequence[Table]):
+    """Says which contrasts are in no table, for want of runs."""
+    compared = {
+        tuple(
+            dataclasses.replace(table.runs[runs[0]].config, seed=0)
+            for runs in (found.runs_a, found.runs_b)
+        )
+        for table in tables
+        for found in table.contrasts
+    }
+    for a, b in declared:
+        if (a, b) not in compared:
+            words = " and ".join(titles.titles([a, b]))
+            print(
+                f"left out: {words} are not compared; runs are missing", file=sys.stderr
+            )
+
+
+def check(run: Run, wanted: Wanted):
+    """Refuses what cannot be made of a run, before any is judged.
+
+    Raises:
+        InputError: If its probabilities are too many, or the other data set is its own.
+    """
+    name, classes = run.record.dataset.name, run.record.dataset.classes
+    if wanted.probabilities and classes > judging.MANY:
+        raise InputError(
+            f"--probabilities keeps every probability, of at most {judging.MANY:,} "
+            f"classes. Received: {name} with {classes:,}"
+        )
+    if wanted.ood:
+        robustness.check_other(wanted.ood, name)
 
 
 def made(command: str) -> Made:
@@ -166,14 +205,9 @@ def judge_all(
         same = (seed, share) == (config.seed, config.validation_share)
         return (dataset if same else load_data(members[0], seed, share)).validation
 
-    if wanted.probabilities and len(dataset.class_names) > judging.MANY:
-        raise InputError(
-            f"--probabilities keeps every probability, of at most {judging.MANY:,} "
-            f"classes. Received: {dataset.name} with {len(dataset.class_names):,}"
-        )
     foreign = None
     if wanted.ood:
-        foreign = robustness.others(wanted.ood, dataset, config.image_size)
+        foreign = robustness.others(wanted.ood, config.image_size)
     histories = {run.name: run_folder.read_history(run.path) for run in members}
     unseeded = {run.name: dataclasses.replace(run.config, seed=0) for run in members}
     first = first_of_each({run.name: run.config for run in members})

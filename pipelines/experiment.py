@@ -16,7 +16,8 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from pipelines.options import config_of, config_parser, parse
 
 MAX_RUNS = 10_000
 SEED = {"seed": 0}  # of a configuration, which has several
+TESTED_BY = ("dataset", "label", "classes", "image_size")
 
 
 class Planned(NamedTuple):
@@ -97,9 +99,14 @@ def read(path: Path) -> Experiment:
                 planned[config] = Planned(config, known.reported or figures)
         except InputError as error:
             raise InputError(f"Run {number} of {path}: {error}") from error
+    _check_names(planned, path)
     unseeded = dict.fromkeys(dataclasses.replace(c, seed=0) for c in planned)
 
     def config_with(entry):
+        if "seed" in entry:
+            raise InputError(
+                f"a contrast is over all seeds; omit seed. Received: {brief(entry)}"
+            )
         given = config_of(parse(options, content.get("defaults", {}) | entry | SEED))
         found = [
             config
@@ -118,6 +125,16 @@ def read(path: Path) -> Experiment:
         contrasts=_contrasts(content.get("contrasts", []), config_with, path),
         margin=_margin(content.get("margin", 100 * MARGIN)),
     )
+
+
+def _check_names(configs: Iterable[Config], path: Path):
+    """Refuses two runs of one name, which would be one folder."""
+    names = Counter(config.run_name for config in configs)
+    if shared := [name for name, count in names.items() if count > 1]:
+        raise InputError(
+            f"{path} has several runs that would be named {shared[0]}, as where two "
+            "folders of images have the same name; rename one of them."
+        )
 
 
 def _contrasts(
@@ -140,6 +157,11 @@ def _contrasts(
             a, b = map(config_with, pair)
             if a == b:
                 raise InputError(f"both are the same. Received: {brief(pair)}")
+            if any(getattr(a, name) != getattr(b, name) for name in TESTED_BY):
+                raise InputError(
+                    f"both must have the same {', '.join(TESTED_BY)}, or they are "
+                    f"tested on different images. Received: {brief(pair)}"
+                )
         except InputError as error:
             raise InputError(f"Contrast {number} of {path}: {error}") from error
         found.append((a, b))

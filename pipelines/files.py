@@ -164,7 +164,7 @@ def markdown(results: Results) -> str:
         logged = plots.logged(table.runs[row.run] for row in rows)
         names = ["test_accuracy", "reliability"]
         names += [name for name in SHOWN_CURVES if name in logged]
-        names += ["temperature"] * bool(plots.temperatures(table))
+        names += ["by_temperature"] * bool(plots.temperatures(table))
         for name in names:
             lines += [f"![{name}](plots/{prefix}-{name}.png)", ""]
     return "\n".join(lines)

@@ -9,7 +9,6 @@ run's SavedModel does. To add a format, add it to `FORMATS`.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import tensorflow as tf
 from pipelines import checks, publishing, run_folder, saved_model
 from pipelines.errors import InputError, one_line, package
 from pipelines.pixels import resize
+from pipelines.provenance import all_cores
 from pipelines.quiet import hushed
 
 EXTRA = "export"  # what pip installs exports' packages by
@@ -121,7 +121,7 @@ def _write_litert(network: Network, path: Path):
 def _open_litert(path: Path) -> Opened:
     litert = package("ai_edge_litert.interpreter", EXTRA)
     interpreter = litert.Interpreter(
-        model_content=path.read_bytes(), num_threads=os.cpu_count()
+        model_content=path.read_bytes(), num_threads=len(all_cores())
     )
     ask = interpreter.get_signature_runner("serving_default")
 

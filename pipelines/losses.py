@@ -83,6 +83,9 @@ def make(
 ) -> Callable:
     """Makes the loss of a head.
 
+    Of two losses, the validation after the last epoch of the first has the second one
+    already, for it counts the steps that were trained.
+
     Args:
         loss: Its name, or one and another.
         head: The head whose outputs it takes.

@@ -8,7 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from pipelines import between_runs
-from pipelines.comparison import FORMAT, Comparison, Made, Results, Table, Timings
+from pipelines.comparison import (
+    FORMAT,
+    Comparison,
+    Made,
+    Results,
+    Table,
+    Timings,
+    first_of_each,
+)
 from pipelines.config import Config
 from pipelines.errors import InputError
 
@@ -91,9 +99,15 @@ def _union(mappings: Iterable) -> dict:
 
 
 def _side_by_side(tables: Sequence[Table]) -> Table:
-    """The runs and the rows of tables, each once, in the order of names."""
+    """The runs and the rows of tables, each once, in the order of names.
+
+    Exports stand after all runs, as `first_of_each` expects.
+    """
     rows, runs, shifted, unfamiliar = {}, {}, {}, {}
+    copies: set[str] = set()
     for table in tables:
+        configs = {name: run.config for name, run in table.runs.items()}
+        copies |= set(configs) - first_of_each(configs)
         for row in table.rows:
             known = rows.setdefault(row.id, row)
             if known.as_is != row.as_is or known.scaled != row.scaled:
@@ -107,10 +121,14 @@ def _side_by_side(tables: Sequence[Table]) -> Table:
                 runs[name] = run
         shifted |= {(s.row, s.corruption): s for s in table.shifted}
         unfamiliar |= {(u.row, u.dataset, u.score): u for u in table.unfamiliar}
+
+    def place(name):
+        return name in copies, name
+
     return dataclasses.replace(
         tables[0],
-        rows=sorted(rows.values(), key=lambda row: (row.run, row.samples)),
-        runs=dict(sorted(runs.items())),
+        rows=sorted(rows.values(), key=lambda row: (place(row.run), row.samples)),
+        runs={name: runs[name] for name in sorted(runs, key=place)},
         shifted=list(shifted.values()),
         unfamiliar=list(unfamiliar.values()),
     )

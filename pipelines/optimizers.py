@@ -32,8 +32,10 @@ def make_optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
 def learning_rate(config: Config, steps: int):
     """Linear warm-up to the peak, then decay to 0 at the last step."""
     schedules, peak = keras.optimizers.schedules, config.learning_rate
-    warmup = round(config.warmup_epochs * steps)
-    left = max(config.epochs * steps - warmup, 1)
+    epochs = config.epochs
+    warming = config.warmup_epochs if config.warmup_epochs < epochs else epochs / 2
+    warmup = round(warming * steps)
+    left = max(epochs * steps - warmup, 1)
     if config.schedule == "linear_decay":
         falling = schedules.PolynomialDecay(peak, left, end_learning_rate=0.0)
         return WarmUp(falling, warmup) if warmup else falling

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,8 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from kerasoft.heads import HEADS, takes
-from pipelines import metrics
-from pipelines.comparison import Bins, Row, Table, Trained
+from pipelines import metrics, titles
+from pipelines.comparison import Bins, Row, Table, Trained, first_of_each
 from pipelines.config import Annealing
 
 # Okabe and Ito's colours, those that stand out on white and on black.
@@ -252,7 +253,7 @@ def name_of_temperature(run: Trained) -> str:
 
 
 def by_temperature(table: Table, words: str) -> Lines:
-    """A metric by temperature: a line for each head, loss and noise.
+    """A metric by temperature: a line for what else differs; exports are left out.
 
     A point is a run, with the interval over its images; or the mean of several seeds,
     with their range.
@@ -262,16 +263,22 @@ def by_temperature(table: Table, words: str) -> Lines:
     """
     metric, scaled = BY_TEMPERATURE[words]
     order = temperatures(table)
+    first = first_of_each({name: run.config for name, run in table.runs.items()})
+    shown = {
+        name: dataclasses.replace(run.config, temperature=None, seed=0)
+        for name, run in table.runs.items()
+        if name in first and name_of_temperature(run)
+    }
+    titled = dict(zip(shown, titles.titles(list(shown.values())), strict=True))
     found: dict[str, dict[str, list[tuple]]] = {}
     for row in table.rows:
-        run = table.runs[row.run]
-        if name := name_of_temperature(run):
+        if row.run in shown:
+            name = name_of_temperature(table.runs[row.run])
             judgement = row.scaled if scaled else row.as_is
             value = judgement.metrics[metric]
             low, high = judgement.intervals.get(metric, (value, value))
-            loss = str(run.config.loss).replace("_", " ")
             noise = f", {row.samples} samples" if row.samples else ""
-            line = found.setdefault(f"{run.config.head}, {loss}{noise}", {})
+            line = found.setdefault(titled[row.run] + noise, {})
             line.setdefault(name, []).append((value, low, high))
     series = []
     for name, by_name in found.items():

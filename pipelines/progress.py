@@ -25,8 +25,8 @@ class Progress(keras.callbacks.Callback):
         super().__init__()
         self.file = file
         self.epochs = 0
-        # In their order, for names are counted through a process.
-        known = {v.path: v for v in [*model.variables, *model.optimizer.variables]}
+        # In their order, for names are counted through a process and may be shared.
+        known = {id(v): v for v in [*model.variables, *model.optimizer.variables]}
         self.state = list(known.values())
 
     def restore(self) -> int:

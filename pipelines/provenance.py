@@ -41,6 +41,13 @@ def provenance() -> dict:
                 if gpus
                 else platform.processor() or platform.machine()
             ),
-            "cores": os.cpu_count(),
+            "cores": len(all_cores()),
         },
     }
+
+
+def all_cores() -> list[int]:
+    """The processor's cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -18,6 +18,7 @@ from pipelines.run_folder import Run
 
 METRICS = ("accuracy", "nll", "ece")
 ACCEPTED = 0.95  # of the test images
+NO_ENERGY = 1e-4  # the rounding of the logarithm of a sum that is 1
 
 
 def shifted(run: Run, serve: Callable, dataset: datasets.Data) -> list[Shifted]:
@@ -52,22 +53,27 @@ class Others(NamedTuple):
     images: np.ndarray
 
 
-def others(name: str, dataset: datasets.Data, size: int) -> Others:
+def check_other(name: str, own: str):
+    """Refuses a data set that is none, or that of the runs.
+
+    Raises:
+        InputError: If it is.
+    """
+    datasets.find(name)
+    if datasets.resolve(name) == own:
+        raise InputError(
+            f"The runs are judged on {own}: as --ood, name another data set."
+        )
+
+
+def others(name: str, size: int) -> Others:
     """The test images of another data set.
 
     Args:
         name: One of `datasets.DATASETS`.
-        dataset: The data set of the runs, which it must not be.
         size: The side to which images are resized, where they are not all of one size.
-
-    Raises:
-        InputError: If it is not there, or is the same.
     """
     name = datasets.resolve(name)
-    if name == dataset.name:
-        raise InputError(
-            f"The runs are judged on {name}: as --ood, name another data set."
-        )
     return Others(name, datasets.find(name)(size).test)
 
 
@@ -78,7 +84,8 @@ def unfamiliar(
 
     The scores are the maximum probability (arXiv 1610.02136) and the logarithm of the
     sum of the exponentials of the logits, the energy with its sign changed (arXiv
-    2010.03759, equation 4). SavedModels of before they gave logits have no energy.
+    2010.03759, equation 4). SavedModels of before they gave logits have no energy; nor
+    have networks whose logits are log-probabilities, of which it is 0.
 
     Args:
         run: Whose answers they are.
@@ -99,6 +106,8 @@ def unfamiliar(
         saved_model.gather(of_batch, images)
         for images in (dataset.test.images, foreign.images)
     )
+    if np.abs(ours.get("energy", 1.0)).max() < NO_ENERGY:
+        del ours["energy"]
     return [
         Unfamiliar(
             row=run.name,

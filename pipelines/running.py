@@ -17,11 +17,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipelines import evaluation, publishing, run_folder
+from pipelines import evaluation, files, publishing, run_folder
 from pipelines.comparison import Results
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.experiment import read
+from pipelines.provenance import all_cores
 
 OTHER = "another run of that name is there; move it away"
 CLAIMED = "another process is training it"
@@ -189,13 +190,6 @@ def train_one(
     return None
 
 
-def all_cores() -> list[int]:
-    """The processor's cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 def share_cores(jobs: int) -> list[list[int]]:
     """Parts the cores among jobs.
 
@@ -232,6 +226,7 @@ def run(
     """
     described = read(experiment)
     planned = described.runs
+    files.check_place(out.resolve())
     print(plan([one.config for one in planned], saved_models), flush=True)
     failures = train([one.config for one in planned], saved_models)
     ended = {

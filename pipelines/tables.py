@@ -276,9 +276,10 @@ def of_difference(found: Contrast) -> Cell:
 def pairs(table: Table) -> Section:
     """McNemar's test of each run against the most accurate one."""
     titles = {name: run.title for name, run in table.runs.items()}
-    best = max(
-        (row for row in table.rows if not row.samples), key=lambda row: row.accuracy
-    ).run
+    tested = {name for pair in table.pairs for name in (pair.a, pair.b)}
+    first = [row for row in table.rows if not row.samples]
+    first = [row for row in first if row.run in tested] or first  # not of an export
+    best = max(first, key=lambda row: row.accuracy).run
     body = []
     for pair in table.pairs:
         if best in (pair.a, pair.b):

@@ -264,7 +264,8 @@ def build(config: Config, dataset: datasets.Data, policy: str) -> keras.Model:
             metrics = [accuracy, ClassesPredicted(num_classes)]
             options |= {"loss": loss, "metrics": metrics}
         model.compile(optimizer, **options)
-        optimizer.build(model.trainable_variables)
+        # The model's, which in mixed_float16 scales the loss, by variables of its own.
+        model.optimizer.build(model.trainable_variables)
     finally:
         keras.config.set_dtype_policy(ambient)
     return model

@@ -55,7 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "temperature is what is searched; --lowest and --highest bound it. "
             f"Received: {base.temperature}"
         )
-    config_of_trial(base, {"temperature": 1.0})  # whether the head has one
+    if search.search == "learning_rate" and "learning_rate" in asked:
+        raise InputError(
+            "learning_rate is searched too with --search learning_rate; leave it out. "
+            f"Received: {base.learning_rate}"
+        )
+    # Whether the head has a temperature, and Hyperband's shortest trial is possible.
+    shortest = {"tuner/epochs": 1} if search.algorithm == "hyperband" else {}
+    config_of_trial(base, {"temperature": 1.0, **shortest})
     checks.check_backbone(base)
     base = dataclasses.replace(base, dataset=datasets.resolve(base.dataset))
     parts = (base.run_name, search.search, search.algorithm, search.objective)

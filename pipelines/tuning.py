@@ -246,8 +246,10 @@ def check(base: Config, search: Search, dataset: datasets.Data) -> None:
     training.build(base, dataset, "float32")
     labels = dataset.validation.labels[:100]
     perfect = np.arange(len(dataset.class_names)) == labels[:, None]
-    perfect = metrics.outcomes(perfect.astype("float64"), labels)
-    if search.objective not in metrics.summary(perfect, dataset.superclasses):
+    perfect = perfect.astype("float64")
+    answer = judging.Answer(perfect, metrics.log_of(perfect))
+    facts = judging.outcomes(answer, labels, dataset.superclasses)
+    if search.objective not in metrics.summary(facts, dataset.superclasses):
         raise InputError(
             f"objective {search.objective} has no value on {dataset.name} with label "
             f"{base.label}."

@@ -83,13 +83,14 @@ def on_contrasts(table: Table) -> str:
     found = table.contrasts
     if not found:
         return ""
+    tests = sum(one.p is not None for one in found)
     how = (
         "The accuracy of the first less that of the second, with its 95 % interval "
         "over seeds and test images (t-test of Welch; images within their classes). "
         "'Could be seen' is the smallest true difference that so many seeds find in "
         "80 % of cases; no smaller one is called a difference. 'Equivalent' means "
         f"surely less than {points(found[0].margin)} (TOST). Tests are at 5 %, "
-        f"that of a difference corrected (Holm) for {len(found)} contrasts."
+        f"that of a difference corrected (Holm) for {tests} contrasts."
     )
     if found[0].declared:
         return how

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -20,8 +21,12 @@ CHECKSUMS = "checksums.json"
 
 def folder() -> Path:
     """Where data that is made here is kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "kerasoft"
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "kerasoft"
+    try:
+        return Path.home() / ".cache" / "kerasoft"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir()) / "kerasoft"
 
 
 def arrays(

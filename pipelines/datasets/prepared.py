@@ -131,21 +131,14 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
     Raises:
         InputError: If there is none of that name, or it cannot be prepared.
     """
-    if name == "shapes100":
-        from pipelines.datasets.shapes100 import Shapes100
-
-        builder = Shapes100(data_dir=cache.folder())
-    else:
-        try:
-            builder = tfds.builder(name)
-        except Exception as error:  # a name can be wrong in many ways
-            raise InputError(
-                f"TensorFlow Datasets has no data set {name}: {one_line(error)[:200]}"
-            ) from error
+    builder = _builder(name)
     if not builder.is_prepared():
         try:
             builder.download_and_prepare()
         except Exception as error:
+            faster = _builder(name)
+            if faster.is_prepared():  # by another process meanwhile
+                return faster
             if name == "shapes100" and isinstance(error, OSError):
                 raise  # it is drawn here: only the place for it can be wrong
             raise InputError(
@@ -154,6 +147,19 @@ def prepare(name: str) -> tfds.core.DatasetBuilder:
                 f"--dataset shapes100. ({one_line(error)[:200]})"
             ) from error
     return builder
+
+
+def _builder(name: str) -> tfds.core.DatasetBuilder:
+    if name == "shapes100":
+        from pipelines.datasets.shapes100 import Shapes100
+
+        return Shapes100(data_dir=cache.folder())
+    try:
+        return tfds.builder(name)
+    except Exception as error:  # a name can be wrong in many ways
+        raise InputError(
+            f"TensorFlow Datasets has no data set {name}: {one_line(error)[:200]}"
+        ) from error
 
 
 def cifar100_or(other: str) -> tuple[str, str]:

@@ -76,6 +76,8 @@ def smooth_error(facts: Outcomes) -> float:
 
     if error(1 / GRID) <= 1 / GRID:
         return float(error(1 / GRID))
+    if error(1) >= 1:  # all are wrong and certain
+        return 1.0
     return float(brentq(lambda width: error(width) - width, 1 / GRID, 1))
 
 

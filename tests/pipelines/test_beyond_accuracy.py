@@ -40,6 +40,15 @@ def test_the_smooth_error_agrees_with_its_authors(power):
     assert metrics.smooth_error(facts) == pytest.approx(theirs, rel=0.03, abs=0.001)
 
 
+def test_the_smooth_error_of_certain_errors_is_one():
+    facts = {
+        "confidence": np.ones(20),
+        "predicted": np.ones(20, int),
+        "label": np.zeros(20, int),
+    }
+    assert metrics.smooth_error(facts) == pytest.approx(1)
+
+
 def test_the_smooth_error_of_calibrated_confidences_is_small():
     errors = [metrics.smooth_error(drawn(seed, 20_000)) for seed in range(5)]
     assert max(errors) < 0.02

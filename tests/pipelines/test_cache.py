@@ -68,3 +68,13 @@ def test_the_cache_is_where_xdg_says(place, tmp_path, monkeypatch):
     assert cache.folder() == tmp_path / "kerasoft"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache.folder().name == "kerasoft"
+
+
+def test_who_has_no_home_has_a_cache_all_the_same(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(cache.Path, "home", nobody)
+    assert cache.folder().name == "kerasoft"
+    assert cache.folder().parent.is_dir()

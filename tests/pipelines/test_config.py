@@ -108,6 +108,21 @@ def test_annealing_by_flags():
         ),
         (["--seed", "-3"], "seed must be at least 0"),
         (["--image_size", "8"], "image_size must be at least 16"),
+        (["--image_size", "64"], "image_size belongs to folder:PATH and tfds:NAME"),
+        (
+            ["--epochs=3", "--warmup_epochs=3"],
+            "warmup_epochs must be below the 3 epochs of the run. Received: 3",
+        ),
+        (
+            [
+                "--head=gumbel_softmax",
+                "--temperature.kind=cosine",
+                "--temperature.start=3",
+                "--temperature.end=1",
+                "--temperature.update_every=10",
+            ],
+            "temperature must anneal .*update_every .*only for jang",
+        ),
         (["--padding", "16"], "padding must be below 16 pixels. Received: 16"),
         (["--optimizer", "adamx"], "optimizer must be .*muon.*Received: adamx"),
         (
@@ -364,3 +379,18 @@ def test_the_help_has_every_option_once_in_a_group_with_its_default():
 def test_the_help_names_every_head():
     text = " ".join(PARSER.format_help().split())
     assert all(f"`{name}`" in text for name in heads.HEADS)
+
+
+def test_runs_that_differ_have_names_that_differ():
+    jang = Annealing("jang", 3.0, 1.0)
+    base = Config(head="gumbel_softmax", temperature=jang, steps_per_epoch=1_234_567)
+    changes = [
+        {"temperature": dataclasses.replace(jang, update_every=500)},
+        {"temperature": dataclasses.replace(jang, end=1.0000001)},
+        {"temperature": 1.0},
+        {"temperature": 1.0000001},
+        {"steps_per_epoch": 1_234_568},
+    ]
+    configs = [base, *(dataclasses.replace(base, **change) for change in changes)]
+    assert len({config.run_name for config in configs}) == len(configs)
+    assert "-tjang-3-1-" in base.run_name

@@ -8,12 +8,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import matplotlib.figure
 import numpy as np
 import PIL.Image
 import pytest
 import sklearn.metrics
 import tensorflow as tf
-from records import HEADS, ended, pretend
+from records import HEADS, ended, leave, pretend
 
 from pipelines import (
     between_runs,
@@ -39,6 +40,7 @@ from pipelines import (
     wording,
 )
 from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
@@ -217,6 +219,21 @@ def test_a_damaged_comparison_is_refused_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+
+
+def test_dollars_in_names_are_no_formulas(tmp_path):
+    names = ["$a_$", r"$\foo$", "5 $"]
+    heatmap = plots.Heatmap(np.eye(3), names)
+    series = [plots.Series(n, [0.5], [0.5], [0.1], [0.1]) for n in names]
+    figures = {
+        "dots": draw_png.dots(plots.Dots("accuracy", series)),
+        "curves": draw_png.curves(plots.Lines("x", "y", series)),
+    }
+    figures["matrix"] = matplotlib.figure.Figure()
+    draw_png.draw_heatmap(heatmap, figures["matrix"].subplots())
+    for name, figure in figures.items():
+        draw_png.save(figure, tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 1_000
 
 
 def test_a_png_shows_at_most_a_dozen_rows():
@@ -432,7 +449,7 @@ def test_metrics_are_shown_by_temperature():
     found = {series.name: series for series in lines.series}
     assert found.keys() == {
         *("gumbel_softmax, matched", "gumbel_softmax, matched, 16 samples"),
-        "log_gumbel_softmax, as logits",
+        "log_gumbel_softmax, as_logits",
     }
     line = found["gumbel_softmax, matched"]
     points = list(zip(line.x, line.y, line.below, line.above, strict=True))
@@ -470,6 +487,31 @@ def test_seeds_of_one_temperature_are_one_point():
     assert line.y[place] == pytest.approx(mean)
     assert line.below[place] == pytest.approx(mean - row.accuracy)
     assert line.above[place] == pytest.approx(0.4 - mean)
+
+
+def test_what_differs_beside_the_temperature_is_another_line():
+    table = table_of_temperatures()
+    row = next(row for row in table.rows if not row.samples)
+    run = table.runs[row.run]
+    longer = dataclasses.replace(run.config, epochs=99)
+    table = dataclasses.replace(
+        table,
+        rows=[
+            *table.rows,
+            dataclasses.replace(row, id="longer", run="longer"),
+            dataclasses.replace(row, id="export", run="export"),
+        ],
+        runs=table.runs
+        | {"longer": dataclasses.replace(run, config=longer), "export": run},
+    )
+    before = plots.by_temperature(table_of_temperatures(), "test accuracy").series
+    found = plots.by_temperature(table, "test accuracy").series
+    names = {series.name for series in found}
+    assert names == {s.name for s in before} | {"gumbel_softmax, matched, epochs 99"}
+    for series in before:
+        (same,) = (s for s in found if s.name == series.name)
+        np.testing.assert_array_equal(same.y, series.y)
+        np.testing.assert_array_equal(same.above, series.above)
 
 
 def test_one_temperature_a_head_is_no_curve():
@@ -739,3 +781,33 @@ def test_one_seed_is_compared_with_nothing(compared):
     assert found.verdict == "cannot tell"
     section = tables.contrasts(dataclasses.replace(table, contrasts=[found]))
     assert section.body[0][-1].text == "cannot tell (one seed)"
+
+
+def test_a_declared_contrast_without_runs_is_named(runs, tiny, tmp_path, capsys):
+    configs = [dataclasses.replace(tiny, head=head) for head in ("softmax", "entmax15")]
+    (pair,) = [tuple(configs)]
+    made = evaluation.evaluate(
+        runs[1:2], tmp_path / "out", timings=False, contrasts=[pair]
+    )
+    assert not made.comparison.tables[0].contrasts
+    assert "left out: softmax and entmax15 are not compared" in capsys.readouterr().err
+
+
+def test_a_request_is_refused_before_any_run_is_judged(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "judge_all", lambda *_: pytest.fail("judged"))
+    other = dataclasses.replace(
+        run_folder.read_record(runs[0]).dataset, name="shapes100", checksum="f" * 64
+    )
+    record = dataclasses.replace(run_folder.read_record(runs[0]), dataset=other)
+    shutil.copytree(runs[0], tmp_path / "runs" / "last")
+    leave(record, tmp_path / "runs" / "last")
+    paths = [*runs[1:3], tmp_path / "runs" / "last"]
+    with pytest.raises(InputError, match="judged on shapes100"):
+        evaluation.evaluate(paths, tmp_path / "out", ood="shapes100")
+    large = dataclasses.replace(
+        record, dataset=dataclasses.replace(other, classes=9999)
+    )
+    leave(large, tmp_path / "runs" / "last")
+    with pytest.raises(InputError, match=r"of at most 1,000 classes.* 9,999"):
+        evaluation.evaluate(paths, tmp_path / "out", probabilities=tmp_path / "p")
+    assert not list(tmp_path.glob("out/*"))

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from pipelines import evaluation, keeping, report, tables
+from pipelines import evaluation, keeping, merging, report, tables
 from pipelines.comparison import Results
 
 
@@ -50,6 +50,29 @@ def test_parts_say_what_the_whole_says(parts, tmp_path):
     text = (tmp_path / "out" / "comparison.md").read_text("utf-8")
     assert "`first`" in text
     assert "`second`" in text
+
+
+def test_an_export_stays_behind_its_run(parts):
+    """Though its name stands before that of its run."""
+    part = keeping.read(parts / "second", outcomes=True)
+    (table,) = part.comparison.tables
+    row = next(row for row in table.rows if not row.samples)
+    copy = dataclasses.replace(row, id="a-copy", run="a-copy")
+    more = dataclasses.replace(
+        table,
+        rows=[*table.rows, copy],
+        runs=table.runs | {"a-copy": table.runs[row.run]},
+    )
+    exported = part._replace(
+        comparison=dataclasses.replace(part.comparison, tables=[more]),
+        outcomes={**part.outcomes, "a-copy": part.outcomes[row.id]},
+    )
+    (found,) = merging.merge([exported]).comparison.tables
+    assert list(found.runs)[-1] == "a-copy"
+    assert all("a-copy" not in (pair.a, pair.b) for pair in found.pairs)
+    first = tables.pairs(found)
+    assert first.body
+    assert "a-copy" not in first.caption
 
 
 def test_a_part_can_be_merged_into_its_own_place(parts, tmp_path):

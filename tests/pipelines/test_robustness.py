@@ -154,12 +154,16 @@ def test_the_logits_are_those_of_the_probabilities(runs, loaded):
     )
 
 
-def test_models_of_before_have_no_energy(runs, loaded, monkeypatch):
+@pytest.mark.parametrize("logits", ["none", "log-probabilities"])
+def test_what_gives_no_logits_has_no_energy(logits, runs, loaded):
     serve, _ = saved_model.load(runs[0])
 
     def before(images):
         answer = dict(serve(images=images))
-        del answer["logits"]
+        if logits == "none":
+            del answer["logits"]
+        else:
+            answer["logits"] = answer["log_probabilities"]
         return answer
 
     run = dataclasses.make_dataclass("Named", ["name"])("old")

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -163,8 +165,26 @@ def test_an_experiment_declares_what_it_compares(experiment):
             "Contrast 1 of .*width must be int",
         ),
         (
+            {
+                "runs": [{"width": [4, 8]}],
+                "contrasts": [[{"width": 4}, {"epochs": 15}]],
+            },
+            "Contrast 1 of .*2 configurations have the options .*epochs",
+        ),
+        (
             {"runs": [{"width": [4, 8]}], "contrasts": [[{"width": 4}, {"seed": 0}]]},
-            "Contrast 1 of .*2 configurations have the options .*seed",
+            "Contrast 1 of .*over all seeds; omit seed",
+        ),
+        (
+            {
+                "runs": [{"label": ["fine", "coarse"], "dataset": "shapes100"}],
+                "contrasts": [[{"label": "fine"}, {"label": "coarse"}]],
+            },
+            "Contrast 1 of .*same dataset, label, .*tested on different images",
+        ),
+        (
+            {"runs": [{"dataset": ["folder:a/photos", "folder:b/photos"]}]},
+            "several runs that would be named photos-resnet12-log_softmax-s0",
         ),
         ({"runs": [{}], "margin": 0}, "margin must be .* Received: 0"),
         ({"runs": [{}], "margin": "1"}, "margin must be"),
@@ -190,15 +210,17 @@ def test_a_missing_experiment_ends_in_one_sentence(tmp_path, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
 @pytest.mark.parametrize(
-    "name", ["quickstart", "writeup", "full", "two-level", "many-classes"]
+    "path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_the_experiments_of_the_repository_can_be_read(name, pytestconfig):
-    path = pytestconfig.rootpath / "experiments" / f"{name}.yaml"
+def test_the_experiments_of_the_repository_can_be_read(path):
     planned = read(path).runs
     names = [one.config.run_name for one in planned]
     assert len(set(names)) == len(names) >= 3
-    assert f"python -m pipelines.run experiments/{name}.yaml" in path.read_text()
+    assert f"python -m pipelines.run experiments/{path.name}" in path.read_text()
 
 
 def test_the_plan_tells_what_is_there_and_how_long_the_rest_takes(
@@ -289,11 +311,26 @@ def test_impossible_jobs_are_refused(jobs, configs, tmp_path):
 def test_stopping_stops_every_trainer(configs, tmp_path, monkeypatch):
     forever = "import time; time.sleep(600)"
     monkeypatch.setattr(running, "TRAIN", (sys.executable, "-c", forever))
-    signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
-    signal.alarm(2)
-    with pytest.raises(SystemExit):
-        running.train_all(configs, tmp_path, jobs=len(running.all_cores()[:2]))
-    assert not list(tmp_path.glob("*.lock"))
+    before = signal.signal(signal.SIGALRM, lambda *_: sys.exit(143))
+    started = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        with pytest.raises(SystemExit):
+            running.train_all(configs, tmp_path, jobs=len(running.all_cores()[:2]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - started < 60  # the trainers would take 600 s
+
+
+def test_a_place_that_no_comparison_can_take_is_refused_before_training(
+    experiment, configs, tmp_path
+):
+    path = experiment({"runs": [{"head": "softmax", "dataset": "cifar100"}]})
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file; name a folder"):
+        running.run(path, tmp_path / "runs", tmp_path / "file")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_another_run_of_the_same_name_is_left_alone(configs, tmp_path):

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.datasets.shapes100 import Shapes100, drawing
+from pipelines.datasets import prepared
+from pipelines.datasets.shapes100 import Shapes100, builder, drawing
 
+FEW = {"train": 10, "test": 2}  # images of each class
 LABELS = np.arange(100)
 SHAPES, FILLS = np.divmod(LABELS, 5)
 
@@ -17,19 +19,26 @@ points = hnp.arrays("float64", (50, 2), elements=st.floats(-2.4, 2.4))
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The data set, made where there is no network."""
+    """The data set with a tenth of its images, made where there is no network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", None)
-        builder = Shapes100(data_dir=tmp_path_factory.mktemp("tfds"))
-        builder.download_and_prepare()
-    return builder
+        patch.setattr(builder, "SPLITS", FEW)
+        made = Shapes100(data_dir=tmp_path_factory.mktemp("tfds"))
+        made.download_and_prepare()
+    return made
+
+
+def images_of(made):
+    splits = tfds.as_numpy(made.as_dataset(batch_size=-1))
+    return np.concatenate([splits[split]["image"] for split in FEW])
 
 
 def test_classes_and_counts(made):
+    assert builder.SPLITS == {"train": 100, "test": 20}
     splits = tfds.as_numpy(made.as_dataset(batch_size=-1))
     fine, coarse = (made.info.features[key] for key in ("label", "coarse_label"))
     assert (fine.num_classes, coarse.num_classes) == (100, 20)
-    for split, count in (("train", 100), ("test", 20)):
+    for split, count in FEW.items():
         data = splits[split]
         assert data["image"].shape == (100 * count, 32, 32, 3)
         assert np.bincount(data["label"]).tolist() == [count] * 100
@@ -39,22 +48,39 @@ def test_classes_and_counts(made):
 
 
 def test_every_picture_is_another(made):
-    splits = tfds.as_numpy(made.as_dataset(batch_size=-1))
-    images = np.concatenate([splits[split]["image"] for split in ("train", "test")])
-    assert len({image.tobytes() for image in images}) == 12_000
+    assert len({image.tobytes() for image in images_of(made)}) == 1_200
 
 
 @pytest.mark.slow
-def test_drawn_twice_it_is_the_same(made, tmp_path):
-    again = Shapes100(data_dir=tmp_path)
-    again.download_and_prepare()
+def test_drawn_twice_it_is_the_same(tmp_path):
+    made, again = (Shapes100(data_dir=tmp_path / name) for name in "ab")
+    for one in (made, again):
+        one.download_and_prepare()
     for split in ("train", "test"):
         one, two = (
-            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-            for builder in (made, again)
+            tfds.as_numpy(some.as_dataset(split=split, batch_size=-1))
+            for some in (made, again)
         )
         for key in ("image", "label"):
             np.testing.assert_array_equal(one[key], two[key])
+    assert len({image.tobytes() for image in images_of(made)}) == 12_000
+
+
+def test_two_processes_may_make_it_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(builder, "SPLITS", FEW)
+    generators = Shapes100._split_generators
+    calls = []
+
+    def slower(self, dl_manager):
+        calls.append(self)
+        if len(calls) == 1:
+            prepared.prepare("shapes100")  # the other one, meanwhile
+        return generators(self, dl_manager)
+
+    monkeypatch.setattr(Shapes100, "_split_generators", slower)
+    assert len(images_of(prepared.prepare("shapes100"))) == 1_200
+    assert len(calls) == 2
 
 
 def test_a_made_data_set_is_not_made_again(made, monkeypatch):

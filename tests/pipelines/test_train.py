@@ -345,8 +345,41 @@ def test_the_learning_rate_warms_up_and_decays(schedule, after_a_quarter):
     assert float(rate(150)) == pytest.approx(after_a_quarter)
     assert float(rate(200)) == pytest.approx(0.2)
     assert float(rate(300)) == pytest.approx(0, abs=1e-6)
+    short = optimizers.learning_rate(dataclasses.replace(config, epochs=1), 100)
+    assert float(short(50)) == pytest.approx(0.4)
+    assert float(short(100)) == pytest.approx(0, abs=1e-6)
     at_once = dataclasses.replace(config, warmup_epochs=0)
     assert float(optimizers.learning_rate(at_once, 100)(0)) == pytest.approx(0.4)
+
+
+def test_all_that_a_run_depends_on_is_kept(tiny, loaded, tmp_path):
+    model = training.build(tiny, loaded, "mixed_float16")
+    kept = {v.path for v in training.Progress(tmp_path / "state", model).state}
+    assert {"dynamic_scale", "step_counter"} <= {path.split("/")[-1] for path in kept}
+    images = np.zeros((8, 16, 16, 3), "uint8")
+    model.fit(images, keras.utils.to_categorical(8 * [0], 3), verbose=0)
+    after = {v.path for v in training.Progress(tmp_path / "state", model).state}
+    assert after == kept
+
+
+def test_variables_of_one_name_are_all_kept(tmp_path):
+    def branch():
+        inputs = keras.Input((2,))
+        return keras.Model(inputs, keras.layers.Dense(1, name="same")(inputs))
+
+    inputs = keras.Input((2,))
+    outputs = keras.layers.Add()([branch()(inputs), branch()(inputs)])
+    model = keras.Model(inputs, outputs)
+    model.compile("sgd", loss="mse")
+    paths = [v.path for v in model.variables]
+    assert len(set(paths)) < len(paths)
+    progress = training.Progress(tmp_path / "state.npz", model)
+    weights = model.get_weights()
+    progress.on_epoch_end(0)
+    model.set_weights([weight + 1 for weight in weights])
+    assert training.Progress(tmp_path / "state.npz", model).restore() == 1
+    for one, other in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_weight_decay_is_on_kernels_alone(tiny):

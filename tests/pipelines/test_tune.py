@@ -210,6 +210,19 @@ def test_the_plot_shows_every_trial(searched):
         (["--trials", "0"], "trials must be at least 1"),
         (["--trials", "4", "--algorithm", "hyperband"], "follows from the epochs"),
         (["--algorithm", "grid"], "algorithm must be"),
+        (
+            ["--search", "learning_rate", "--learning_rate", "0.1"],
+            "learning_rate is searched too",
+        ),
+        (
+            [
+                "--algorithm=hyperband",
+                "--loss.first=matched",
+                "--loss.then=as_logits",
+                "--loss.after=1",
+            ],
+            "loss must change after at least 1 of the 1 epochs",
+        ),
         (["--objective", "loudness"], "objective must be one of accuracy, top5"),
     ],
 )
