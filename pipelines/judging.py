@@ -16,6 +16,7 @@ from pipelines.errors import InputError
 from pipelines.run_folder import Run
 
 MANY = 1000  # classes: of more, not all probabilities are held at once
+RESAMPLES = 1000  # of the images, for intervals
 HELD = 2 * 10**7  # probabilities of validation images that are
 
 
@@ -206,7 +207,9 @@ def judged(
     return Judgement(
         metrics=metrics.summary(known, superclasses, names),
         intervals=metrics.bootstrap(
-            facts, lambda drawn: metrics.summary(drawn, superclasses, resampled)
+            facts,
+            lambda drawn: metrics.summary(drawn, superclasses, resampled),
+            RESAMPLES,
         ),
         floors=metrics.floors(facts, probabilities),
         reliability=Bins(**metrics.reliability(facts)),

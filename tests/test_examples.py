@@ -1,5 +1,6 @@
 """The examples run on small data, and learn what there is to learn."""
 
+import argparse
 import gzip
 import json
 
@@ -65,9 +66,9 @@ def test_the_next_word_of_a_text(names, text, tmp_path):
 
 
 def test_steps_are_timed(text, tmp_path):
-    argv = ["--text", str(text), "--outputs", "full", "--minutes", "0.0001"]
-    argv += ["--trial_minutes", "0.0001", "--timed_seconds", "0.1"]
-    next_word.main([*argv, "--out", str(tmp_path)])
+    given = argparse.Namespace(out=tmp_path, outputs=["full"], timed_seconds=0.1)
+    parts, counts = next_word.numbered(next_word.words(text))
+    next_word.time_steps(parts, counts, given)
     kept = json.loads((tmp_path / "steps.json").read_text())
     assert 0 < kept["seconds_per_step"]["full"] < 0.2
 

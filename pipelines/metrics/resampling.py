@@ -36,7 +36,7 @@ def has_small_classes(labels: np.ndarray) -> bool:
 def bootstrap(
     facts: Outcomes,
     metrics: Callable[[Outcomes], dict[str, float]],
-    resamples: int = 1000,
+    resamples: int,
     level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, list[float]]:

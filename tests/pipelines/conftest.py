@@ -5,7 +5,7 @@ import pytest
 import tensorflow_datasets as tfds
 from records import HEADS, pretend
 
-from pipelines import draw_png
+from pipelines import draw_png, judging
 from pipelines.config import Config
 from pipelines.training import load_data, train
 
@@ -60,4 +60,12 @@ def without_plots():
     """Comparisons without their PNGs, which take half of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(draw_png, "save_all", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_resamples():
+    """Intervals from a twenty-fifth of the resamples, in as much less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "RESAMPLES", 40)
         yield

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import (
     datasets,
+    draw_png,
     evaluate,
     evaluation,
     judging,
@@ -47,7 +48,9 @@ def test_a_mean_over_classes_has_an_interval_around_it_or_none(each, has):
             assert low < found.metrics[name] < high
 
 
-def test_many_classes_are_judged_as_few_are(runs, tmp_path, request, monkeypatch):
+def test_many_classes_are_judged_as_few_are(
+    runs, tmp_path, request, monkeypatch, few_resamples
+):
     load = datasets.load
 
     def with_superclasses(*given):
@@ -56,7 +59,9 @@ def test_many_classes_are_judged_as_few_are(runs, tmp_path, request, monkeypatch
         return dataclasses.replace(data, superclasses=[0, 1, 0], superclass_names=names)
 
     monkeypatch.setattr(datasets, "load", with_superclasses)
-    few = evaluation.evaluate(runs, tmp_path / "few", timings=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(draw_png, "save_all", lambda *_: None)
+        few = evaluation.evaluate(runs, tmp_path / "few", timings=False)
     request.getfixturevalue("many")
     found = evaluation.evaluate(runs, tmp_path / "many", timings=False)
     (table,), (whole,) = found.comparison.tables, few.comparison.tables

@@ -11,7 +11,7 @@ from pipelines.comparison import Results
 
 
 @pytest.fixture(scope="module")
-def parts(runs, tmp_path_factory, without_plots):
+def parts(runs, tmp_path_factory, without_plots, few_resamples):
     """All runs in one comparison, and in two."""
     folder = tmp_path_factory.mktemp("results")
     shares = {"all": runs, "first": runs[::2], "second": runs[1::2]}
@@ -87,12 +87,25 @@ def test_a_part_can_be_merged_into_its_own_place(parts, tmp_path):
     assert len(again.comparison.made) == 2
 
 
-def test_an_ensemble_of_one_part_stays(parts, runs, tmp_path):
-    seeds = [run for run in runs if "-log_softmax-" in run.name]
-    others = [run for run in runs if run not in seeds]
-    evaluation.evaluate(seeds, tmp_path / "a", timings=False)
-    evaluation.evaluate(others, tmp_path / "b", timings=False)
-    found = merged(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+@pytest.fixture(scope="module")
+def declaring(parts, runs, tmp_path_factory):
+    """All runs in two comparisons, of which one declares what it compares."""
+    folder = tmp_path_factory.mktemp("results")
+    (table,) = keeping.read(parts / "all").comparison.tables
+    configs = {run.config.head: run.config for run in table.runs.values()}
+    configs = {h: dataclasses.replace(c, seed=0) for h, c in configs.items()}
+    declared = [(configs["log_softmax"], configs["softmax"])]
+    some = [run for run in runs if "softmax" in run.name and "gumbel" not in run.name]
+    evaluation.evaluate(
+        some, folder / "a", timings=False, contrasts=declared, margin=0.03
+    )
+    rest = [run for run in runs if run not in some]
+    evaluation.evaluate(rest, folder / "b", timings=False)
+    return folder
+
+
+def test_an_ensemble_of_one_part_stays(parts, declaring, tmp_path):
+    found = merged(tmp_path / "out", declaring / "a", declaring / "b")
     (whole,) = keeping.read(parts / "all").comparison.tables
     (table,) = found.comparison.tables
     (group,) = (group for group in table.groups if not group.samples)
@@ -101,19 +114,9 @@ def test_an_ensemble_of_one_part_stays(parts, runs, tmp_path):
 
 
 def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
-    parts, runs, tiny, tmp_path
+    declaring, tiny, tmp_path
 ):
-    (table,) = keeping.read(parts / "all").comparison.tables
-    configs = {run.config.head: run.config for run in table.runs.values()}
-    configs = {h: dataclasses.replace(c, seed=0) for h, c in configs.items()}
-    declared = [(configs["log_softmax"], configs["softmax"])]
-    some = [run for run in runs if "softmax" in run.name and "gumbel" not in run.name]
-    evaluation.evaluate(
-        some, tmp_path / "a", timings=False, contrasts=declared, margin=0.03
-    )
-    rest = [run for run in runs if run not in some]
-    evaluation.evaluate(rest, tmp_path / "b", timings=False)
-    found = merged(tmp_path / "out", tmp_path / "a", tmp_path / "b")
+    found = merged(tmp_path / "out", declaring / "a", declaring / "b")
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.declared
     assert contrast.margin == 0.03
@@ -133,7 +136,7 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     }
     experiment.write_text(json.dumps(described))
     found = merged(
-        tmp_path / "out", tmp_path / "a", tmp_path / "b", experiment=experiment
+        tmp_path / "out", declaring / "a", declaring / "b", experiment=experiment
     )
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.a.startswith("z_loss")

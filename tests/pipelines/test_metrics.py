@@ -154,7 +154,9 @@ def test_classes_of_few_images_are_resampled_together():
     assert len(set(strata.tolist())) == 3
     assert len(set(strata[20:].tolist())) == 1
     facts = {"label": np.arange(400), "right": np.arange(400) % 2 == 0}
-    ends = metrics.bootstrap(facts, lambda f: {"share": float(np.mean(f["right"]))})
+    ends = metrics.bootstrap(
+        facts, lambda f: {"share": float(np.mean(f["right"]))}, 1000
+    )
     # The standard error of a share of a half is 1 / 40.
     assert np.diff(ends["share"]) == pytest.approx(2 * 1.96 / 40, rel=0.15)
 
@@ -201,7 +203,7 @@ def test_the_interval_of_a_mean_is_that_of_the_normal_approximation():
     def accuracy(rows):
         return {"accuracy": float(np.mean(rows["label"] == rows["predicted"]))}
 
-    low, high = metrics.bootstrap(facts, accuracy)["accuracy"]
+    low, high = metrics.bootstrap(facts, accuracy, 1000)["accuracy"]
     mean = accuracy(facts)["accuracy"]
     half = 1.96 * math.sqrt(mean * (1 - mean) / 4000)
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=half / 10)

@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 
 import numpy as np
+import PIL.Image
 import pytest
 import sklearn.metrics
 
@@ -85,10 +87,23 @@ def test_separation_is_that_of_pairs():
 
 
 @pytest.fixture(scope="module")
-def judged(runs, tmp_path_factory, without_plots):
+def noise(tmp_path_factory):
+    """A data set of noise."""
+    folder = tmp_path_factory.mktemp("noise")
+    draws = np.random.default_rng(0)
+    for part, name, number in itertools.product(("train", "test"), "ab", range(6)):
+        place = folder / part / name
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = draws.integers(0, 256, (16, 16, 3), dtype="uint8")
+        PIL.Image.fromarray(pixels).save(place / f"{number}.png")
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def judged(runs, noise, tmp_path_factory, without_plots, few_resamples):
     out = tmp_path_factory.mktemp("results") / "beyond"
     given = [str(run) for run in runs[:3]]
-    options = ["--shift", "--ood", "shapes100", "--timings", "false"]
+    options = ["--shift", "--ood", noise, "--timings", "false"]
     with pytest.raises(SystemExit, match=r"^0$"):
         evaluate.main([*given, "--out", str(out), *options])
     return keeping.read(out), out
@@ -123,14 +138,14 @@ def test_runs_are_judged_on_corrupted_images(judged, runs, loaded):
         assert "Corrupted images" in (out / name).read_text("utf-8")
 
 
-def test_scores_tell_the_test_images_from_others(judged, runs, loaded):
+def test_scores_tell_the_test_images_from_others(judged, noise, runs, loaded):
     results, out = judged
     (table,) = results.comparison.tables
     assert [u.score for u in table.unfamiliar] == 3 * ["maximum probability", "energy"]
     (found,) = (u for u in table.unfamiliar[:2] if u.score == "energy")
     (path,) = (run for run in runs if run.name == found.row)
     serve, _ = saved_model.load(path)
-    foreign = datasets.find("shapes100")(16).test
+    foreign = datasets.find(noise)(16).test
     assert found.images == len(foreign)
 
     def energies(images):
