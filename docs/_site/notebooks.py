@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import jupytext
@@ -67,13 +68,16 @@ def executed(script: Path) -> Path:
         footer = f"*This page is the output of `tutorials/{script.name}`.*"
         Path(part, PAGE).write_text(f"{text}\n{footer}\n", "utf-8")
         Path(part, SECONDS).write_text(f"{seconds:.1f}\n")
-        shutil.copytree(part, folder)
+        Path(part).rename(folder)  # whole or not at all
+        Path(part).mkdir()  # for the temporary folder to remove
     return folder
 
 
 def _code(script: Path) -> str:
-    """A short hash of a tutorial and of the code that it may use."""
+    """A short hash of a tutorial, of the code that it may use, and of the backends."""
     digest = hashlib.sha256(script.read_bytes())
+    backends = ("tensorflow", "jax", "torch")
+    digest.update(repr([find_spec(name) is not None for name in backends]).encode())
     for folder in ("kerasoft", "pipelines"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             digest.update(path.read_bytes())

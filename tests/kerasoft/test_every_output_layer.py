@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from references import numpy
+from references import needed, numpy
 from scipy import special, stats
 
 from kerasoft import heads
@@ -205,8 +205,9 @@ def test_samples_are_of_the_formula(name):
 
 
 def learnable():
-    x = np.random.default_rng(0).normal(size=(500, DIM)).astype("float32")
-    return x, np.argmax(x @ RNG.normal(size=(DIM, CLASSES)), axis=-1)
+    draws = np.random.default_rng(0)
+    x = draws.normal(size=(500, DIM)).astype("float32")
+    return x, np.argmax(x @ draws.normal(size=(DIM, CLASSES)), axis=-1)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_under_a_strategy_of_tensorflow(name):
 
 
 def test_adaptive_is_that_of_pytorch():
-    torch = pytest.importorskip("torch", reason="PyTorch comes with the extra `torch`")
+    torch = needed("torch")
     cutoffs, div = [6, 20, 35], 1.7
     theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(
         DIM, CLASSES, cutoffs, div, head_bias=True
