@@ -1,12 +1,13 @@
-"""The tables and pictures of docs/many-classes.md on Han characters.
+"""A table and the pictures of docs/many-classes.md on Han characters.
 
     python experiments/many_classes.py
 
-It prints the tables and draws results/many-classes/accuracy.png, from
-results/many-classes/comparison.json, which `python -m pipelines.run
-experiments/many-classes.yaml` wrote. With `--sheet` it draws characters.png too, some
-of the characters in the typefaces that are installed. With `--search` it writes
-search.json, from the runs of experiments/many-classes-search.yaml in saved_models/.
+It draws results/many-classes/accuracy.png, from results/many-classes/comparison.json,
+which `python -m pipelines.run experiments/many-classes.yaml` wrote. With `--sheet` it
+draws characters.png too, some of the characters in the typefaces that are installed.
+With `--search` it writes search.json, from the runs of
+experiments/many-classes-search.yaml in saved_models/. document_tables.py writes the
+table.
 """
 
 from __future__ import annotations
@@ -83,16 +84,6 @@ def table_of_runs(found: Comparison) -> str:
                 }
             )
     return markdown.table(lines, "output layer")
-
-
-def contrasts(found: Comparison) -> str:
-    """The differences that the experiment declares, of all numbers of classes."""
-    parts = []
-    for table in by_size(found):
-        if table.contrasts:
-            size = len(table.class_names)
-            parts.append(f"{size:,} classes:\n\n{document.contrasts(table.contrasts)}")
-    return "\n\n".join(parts)
 
 
 def draw(found: Comparison) -> matplotlib.figure.Figure:
@@ -177,7 +168,4 @@ if __name__ == "__main__":
     if "--sheet" in sys.argv[1:]:
         drawn = sheet(datasets.load("glyphs"))
         draw_png.save(drawn, RESULTS / "characters.png")
-    compared = read(RESULTS).comparison
-    draw_png.save(draw(compared), RESULTS / "accuracy.png")
-    print(table_of_runs(compared), end="\n\n")
-    print(contrasts(compared))
+    draw_png.save(draw(read(RESULTS).comparison), RESULTS / "accuracy.png")

@@ -1,10 +1,10 @@
-"""The tables and the plot of docs/why-softmax-scored-8-percent.md on the mechanism.
+"""A table and the plot of docs/why-softmax-scored-8-percent.md on the mechanism.
 
     python experiments/mechanism.py
 
-It prints the tables, and draws results/mechanism/mechanism.png, from
-results/mechanism/comparison.json, which `python -m pipelines.run
-experiments/mechanism.yaml` wrote.
+It draws results/mechanism/mechanism.png, from results/mechanism/comparison.json, which
+`python -m pipelines.run experiments/mechanism.yaml` wrote. document_tables.py writes
+the table.
 """
 
 from __future__ import annotations
@@ -132,5 +132,3 @@ def draw(table: Table) -> matplotlib.figure.Figure:
 if __name__ == "__main__":
     (compared,) = read(RESULTS).comparison.tables
     draw_png.save(draw(compared), RESULTS / "mechanism.png")
-    print(table_of_runs(compared), end="\n\n")
-    print(document.contrasts(compared.contrasts))

@@ -2,9 +2,10 @@
 
     python experiments/temperature.py
 
-It prints the tables, from results/temperature/comparison.json, which `python -m
-pipelines.run experiments/temperature.yaml` wrote. It also measures the estimators of
-gradients through a sample, and writes them to results/temperature/estimators.json.
+It measures the estimators of gradients through a sample, and writes them to
+results/temperature/estimators.json. document_tables.py writes the tables, from these
+and from results/temperature/comparison.json, which `python -m pipelines.run
+experiments/temperature.yaml` wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import numpy as np
 
 from pipelines import document, markdown
 from pipelines.comparison import Judgement, Table
-from pipelines.keeping import read
 from pipelines.plots import name_of_temperature, temperatures
 
 # TensorFlow and Keras after pipelines, which sets them up.
@@ -101,28 +101,19 @@ def estimators() -> list[dict]:
 
 def table_of_estimators(rows: list[dict]) -> str:
     """Bias and noise of both estimators by temperature."""
-    lines = [
-        "| temperature | bias, relaxed | noise, relaxed | bias, straight-through | "
-        "noise, straight-through |",
-        "|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        cells = [
-            f"{row[name][part]:.2f}"
-            for name in ("relaxed", "straight-through")
-            for part in ("bias", "noise")
-        ]
-        lines.append("| " + " | ".join([f"{row['temperature']:g}", *cells]) + " |")
-    return "\n".join(lines)
+    return markdown.table(
+        {
+            "temperature": f"{row['temperature']:g}",
+            **{
+                f"{part}, {name}": f"{row[name][part]:.2f}"
+                for name in ("relaxed", "straight-through")
+                for part in ("bias", "noise")
+            },
+        }
+        for row in rows
+    )
 
 
 if __name__ == "__main__":
-    measured = estimators()
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(measured, indent=1) + "\n"
+    text = json.dumps(estimators(), indent=1) + "\n"
     (RESULTS / "estimators.json").write_text(text, "utf-8")
-    (compared,) = read(RESULTS).comparison.tables
-    for loss in ("matched", "as_logits"):
-        print(table(compared, loss), end="\n\n")
-    print(document.contrasts(compared.contrasts), end="\n\n")
-    print(table_of_estimators(measured))

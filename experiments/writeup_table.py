@@ -2,9 +2,9 @@
 
     python experiments/writeup_table.py
 
-It prints the table, one of the training losses and one of the contrasts, and draws
-results/writeup/heads.png, from results/writeup/comparison.json, which `python -m
-pipelines.run experiments/writeup.yaml` wrote.
+It draws results/writeup/heads.png, from results/writeup/comparison.json, which `python
+-m pipelines.run experiments/writeup.yaml` wrote. document_tables.py writes the table,
+and one of the training losses.
 """
 
 from __future__ import annotations
@@ -157,12 +157,4 @@ def plot(comparison: Comparison) -> matplotlib.figure.Figure:
 
 
 if __name__ == "__main__":
-    compared = read(RESULTS).comparison
-    (entry,) = compared.tables
-    parts = (
-        table(compared),
-        table_of_losses(compared),
-        document.contrasts(entry.contrasts),
-    )
-    print(*parts, sep="\n\n")
-    save(plot(compared), RESULTS / "heads.png")
+    save(plot(read(RESULTS).comparison), RESULTS / "heads.png")

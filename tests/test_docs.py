@@ -10,6 +10,7 @@ import pytest
 from scipy.special import log_softmax, logsumexp, softmax
 
 from benchmarks import runner
+from kerasoft import heads
 from pipelines import (
     datasets,
     evaluation,
@@ -499,3 +500,25 @@ def test_the_code_of_the_how_to_pages_runs(pytestconfig):
     shown = log_softmax(2.5 * logits, axis=-1)
     temperature = found["calibrate"]["temperature_of"](shown, labels)
     assert temperature == pytest.approx(2.5, rel=0.05)
+
+
+def test_the_gallery_has_the_accuracy_of_every_head_that_was_trained(
+    pytestconfig, monkeypatch
+):
+    root = pytestconfig.rootpath
+    monkeypatch.syspath_prepend(str(root / "docs" / "_site"))
+    gallery = importlib.import_module("gallery")
+    trained = {
+        run.config.head: run.config
+        for name in ("writeup", "z")
+        for table in read(root / "results" / name).comparison.tables
+        for run in table.runs.values()
+        if run.config.loss == "matched" and run.config.backbone == "resnet12"
+    }
+    shown = {n for n in heads.HEADS if "no run" not in gallery.accuracy(n)}
+    assert shown == set(trained)
+    mean = r"57\.1 % .*; 5 seeds; .*temperature 3"
+    assert re.match(mean, gallery.accuracy("log_gumbel_softmax"))
+    told = (root / "docs" / "how-to" / "choose.md").read_text("utf-8")
+    assert len(shown) == 8
+    assert "eight that were trained there" in told
