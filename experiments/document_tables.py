@@ -155,18 +155,44 @@ def times_of_heads() -> str:
         if row["pass"] == "with gradient"
     }
 
-    def words(row):
-        milliseconds = 1000 * row["seconds"]
-        digits = max(0, 2 - max(0, math.floor(math.log10(milliseconds))))
-        told = f"{milliseconds:.{digits}f}"
-        alone = row["head"] == "softmax"
-        return told if alone else f"{told}; {ratio(row, 'to softmax')}"
-
     return markdown.table(
         {"head": name}
-        | {f"{n:,}": words(found[head, n]) for n in (100, 10_000, 100_000, 1_000_000)}
+        | {
+            f"{n:,}": milliseconds(found[head, n], "to softmax", head == "softmax")
+            for n in (100, 10_000, 100_000, 1_000_000)
+        }
         for head, name in names.items()
     )
+
+
+def heads_beside_others() -> str:
+    """Milliseconds of samples and log-softmax, and the ratio to PyTorch's samples."""
+    torch = "torch gumbel_softmax"
+    names = {
+        "gumbel_softmax": "`GumbelSoftmax`",
+        torch: "PyTorch's `gumbel_softmax`",
+        "tfp RelaxedOneHotCategorical": "TensorFlow Probability's "
+        "`RelaxedOneHotCategorical`",
+        "log_softmax": "`LogSoftmax`",
+        "keras.ops.log_softmax": "`keras.ops.log_softmax`",
+    }
+    times = loaded("benchmarks/heads.json")["times"]
+    found = {(row["name"], row["classes"]): row for row in times}
+    return markdown.table(
+        {"": words}
+        | {
+            f"{n:,}": milliseconds(found[name, n], "to torch", name == torch)
+            for n in sorted({row["classes"] for row in times})
+        }
+        for name, words in names.items()
+    )
+
+
+def milliseconds(row: dict, name: str, alone: bool) -> str:
+    """A time in three digits, and unless it stands alone its ratio of that name."""
+    time = 1000 * row["seconds"]
+    digits = max(0, 2 - max(0, math.floor(math.log10(time))))
+    return f"{time:.{digits}f}" + ("" if alone else f"; {ratio(row, name)}")
 
 
 def factored() -> str:
@@ -611,6 +637,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "first epochs": first_epochs,
     "noise": noise,
     "times of heads": times_of_heads,
+    "heads": heads_beside_others,
     "factored": factored,
     "drift": drift,
     "train step": train_steps,
