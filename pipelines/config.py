@@ -243,7 +243,7 @@ class Config:
         self.require(self.image_size >= 16, "image_size", "must be at least 16 pixels")
         self.require(
             self.image_size == Config.image_size
-            or self.dataset.partition(":")[0] in ("folder", "tfds"),
+            or self.dataset.partition(":")[0] not in (*BUILT_IN, "glyphs"),
             "image_size",
             f"belongs to folder:PATH and tfds:NAME; {self.dataset} has a size of its "
             "own",
