@@ -32,7 +32,7 @@ def timed(function: Callable[[], object]) -> Timed:
 
 
 def finished(function: Callable[[], object]) -> Callable[[], None]:
-    """Calls a function of TensorFlow and waits for its result, without copying it."""
+    """A call of a TensorFlow function that waits for its result, without a copy."""
     import tensorflow as tf  # not for the sides of other libraries
 
     def call():

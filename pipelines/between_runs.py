@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -180,6 +181,24 @@ def judged(
             )
         found.append(contrast)
     return found
+
+
+def name_left_out(declared: Sequence[tuple[Config, Config]], tables: Sequence[Table]):
+    """Says which declared contrasts are in no table, for want of runs."""
+    compared = {
+        tuple(
+            dataclasses.replace(table.runs[runs[0]].config, seed=0)
+            for runs in (found.runs_a, found.runs_b)
+        )
+        for table in tables
+        for found in table.contrasts
+    }
+    for a, b in declared:
+        if (a, b) not in compared:
+            words = " and ".join(titles.titles([a, b]))
+            print(
+                f"left out: {words} are not compared; runs are missing", file=sys.stderr
+            )
 
 
 def over_seeds(

@@ -40,6 +40,11 @@ class Annealing:
     end: float
     update_every: int = UPDATE_EVERY
 
+    def __str__(self) -> str:
+        words = f"{digits(self.start)} to {digits(self.end)} {self.kind}"
+        usual = self.update_every == UPDATE_EVERY
+        return words if usual else f"{words} every {self.update_every}"
+
     @property
     def possible(self) -> bool:
         """Whether every temperature on the way is finite and not 0."""
@@ -321,10 +326,10 @@ class Config:
         parts = [dataset, self.backbone.replace(":", "."), self.head]
         match self.temperature:
             case Annealing(kind, start, end, every):
-                parts.append(f"t{kind}-{_digits(start)}-{_digits(end)}")
+                parts.append(f"t{kind}-{digits(start)}-{digits(end)}")
                 parts += [f"every{every}"] if every != UPDATE_EVERY else []
             case float() | int():
-                parts.append(f"t{_digits(self.temperature)}")
+                parts.append(f"t{digits(self.temperature)}")
             case str():
                 parts.append(f"t{self.temperature}")
         named = {"head", "temperature", "dataset", "backbone", "seed"}
@@ -339,14 +344,14 @@ class Config:
                 case Switch(first, then, after):
                     parts.append(f"{first}-{after}-{then}".replace(":", "."))
                 case _:
-                    parts.append(f"{field.name}{_digits(value)}")
+                    parts.append(f"{field.name}{digits(value)}")
         return "-".join([*parts, f"s{self.seed}"])
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
 
 
-def _digits(number: float) -> str:
+def digits(number: float) -> str:
     """A number in as few digits as tell it from others."""
     short = f"{number:g}"
     return short if float(short) == number else repr(number)

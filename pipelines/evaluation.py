@@ -30,7 +30,6 @@ from pipelines import (
     publishing,
     robustness,
     run_folder,
-    titles,
 )
 from pipelines.comparison import (
     FORMAT,
@@ -94,6 +93,7 @@ def evaluate(
     found = sorted(
         run_folder.find(paths), key=lambda run: bool(formats.kind_of(run.path))
     )
+    ood = datasets.resolve(ood) if ood else None
     wanted = Wanted(reported or {}, timings, probabilities, shift, ood)
     parted = between_runs.comparable(found)
     for members in parted:
@@ -108,7 +108,7 @@ def evaluate(
                     table, kept.outcomes, ensembles, contrasts, margin
                 )
             )
-        _name_left_out(contrasts, tables)
+        between_runs.name_left_out(contrasts, tables)
         how = made(made_by)
         results = Results(
             comparison=Comparison(FORMAT, [how], tables),
@@ -121,24 +121,6 @@ def evaluate(
         files.write(results, new)
         files.publish(out)
     return results
-
-
-def _name_left_out(declared: Sequence[tuple[Config, Config]], tables: Sequence[Table]):
-    """Says which contrasts are in no table, for want of runs."""
-    compared = {
-        tuple(
-            dataclasses.replace(table.runs[runs[0]].config, seed=0)
-            for runs in (found.runs_a, found.runs_b)
-        )
-        for table in tables
-        for found in table.contrasts
-    }
-    for a, b in declared:
-        if (a, b) not in compared:
-            words = " and ".join(titles.titles([a, b]))
-            print(
-                f"left out: {words} are not compared; runs are missing", file=sys.stderr
-            )
 
 
 def check(run: Run, wanted: Wanted):

@@ -66,6 +66,7 @@ def merge(
         tables.append(
             between_runs.assemble(table, outcomes, ensembles, declared, margin)
         )
+    between_runs.name_left_out(declared, tables)
     made: list[Made] = []
     for part in parts:
         made += [one for one in part.comparison.made if one not in made]
@@ -101,7 +102,8 @@ def _union(mappings: Iterable) -> dict:
 def _side_by_side(tables: Sequence[Table]) -> Table:
     """The runs and the rows of tables, each once, in the order of names.
 
-    Exports stand after all runs, as `first_of_each` expects.
+    Exports that were judged together with their runs stand after all runs, as
+    `first_of_each` expects.
     """
     rows, runs, shifted, unfamiliar = {}, {}, {}, {}
     copies: set[str] = set()

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from kerasoft.heads import HEADS, takes
 from pipelines import metrics, titles
 from pipelines.comparison import Bins, Row, Table, Trained, first_of_each
-from pipelines.config import Annealing
+from pipelines.config import Annealing, digits
 
 # Okabe and Ito's colours, those that stand out on white and on black.
 COLOURS = ("#3b8fd9", "#e69f00", "#12a883", "#d55e00", "#cc79a7", "#56b4e9", "#9b7fd1",
@@ -242,12 +242,10 @@ def temperatures(table: Table) -> list[str]:
 def name_of_temperature(run: Trained) -> str:
     """A run's temperature in words; none of a head that has none."""
     match run.config.temperature:
-        case Annealing(kind, start, end):
-            return f"{start:g} to {end:g} {kind}"
-        case str(temperature):
-            return temperature
+        case Annealing() | str() as temperature:
+            return str(temperature)
         case float() | int() as temperature:
-            return f"{temperature:g}"
+            return digits(temperature)
     head = run.config.head
     return "1" if head in HEADS and takes(head, "temperature") else ""
 

@@ -13,6 +13,7 @@ from pipelines.errors import InputError
 
 CHIEF = "chief"
 TRIALS = 8
+REDUCTION = 3  # Hyperband's: how many times longer each round of trials is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +69,14 @@ def config_of_trial(base: Config, values: Mapping[str, Any]) -> Config:
         learning_rate=values.get("learning_rate", base.learning_rate),
         epochs=values.get("tuner/epochs", base.epochs),  # Hyperband's
     )
+
+
+def shortest(epochs: int) -> int:
+    """The epochs of Hyperband's shortest trial, if its longest has so many."""
+    share = float(epochs)
+    while share >= REDUCTION:
+        share /= REDUCTION
+    return math.ceil(share)
 
 
 def role() -> str:

@@ -7,7 +7,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from pipelines.config import Annealing, Config
+from pipelines.config import Annealing, Config, digits
 
 
 def headings(configs: Mapping[str, Config]) -> dict[str, str]:
@@ -43,10 +43,10 @@ def titles(configs: Sequence[Config]) -> list[str]:
     def title(config):
         parts = [config.head]
         match config.temperature:
-            case Annealing(kind, start, end):
-                parts[0] += f" t {start:g} to {end:g} {kind}"
+            case Annealing() as annealing:
+                parts[0] += f" t {annealing}"
             case float() | int() as temperature:
-                parts[0] += f" t {temperature:g}"
+                parts[0] += f" t {digits(temperature)}"
             case "learned":
                 parts[0] += " t learned"
         defaults = config.defaults
@@ -56,7 +56,7 @@ def titles(configs: Sequence[Config]) -> list[str]:
             if value != default or field.name in {"loss", "seed"}:
                 words = field.name.replace("_", " ")
                 number = isinstance(value, int | float)
-                parts.append(f"{words} {value:g}" if number else str(value))
+                parts.append(f"{words} {digits(value)}" if number else str(value))
         return ", ".join(parts)
 
     return [title(config) for config in configs]

@@ -16,7 +16,7 @@ from pipelines.commands import command
 from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.options import config_of, config_parser, parse
-from pipelines.search import CHIEF, Search, config_of_trial, role
+from pipelines.search import CHIEF, Search, config_of_trial, role, shortest
 
 EPOCHS = 3
 
@@ -55,14 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             "temperature is what is searched; --lowest and --highest bound it. "
             f"Received: {base.temperature}"
         )
-    if search.search == "learning_rate" and "learning_rate" in asked:
+    rate = asked.get("learning_rate")
+    if search.search == "learning_rate" and rate is not None:
         raise InputError(
-            "learning_rate is searched too with --search learning_rate; leave it out. "
-            f"Received: {base.learning_rate}"
+            "learning_rate is searched too with --search learning_rate; leave it out, "
+            f"or set it to null. Received: {rate}"
         )
-    # Whether the head has a temperature, and Hyperband's shortest trial is possible.
-    shortest = {"tuner/epochs": 1} if search.algorithm == "hyperband" else {}
-    config_of_trial(base, {"temperature": 1.0, **shortest})
+    config_of_trial(base, {"temperature": 1.0})  # whether the head has one
+    if search.algorithm == "hyperband":
+        least = shortest(base.epochs)
+        try:
+            config_of_trial(base, {"temperature": 1.0, "tuner/epochs": least})
+        except InputError as error:
+            raise InputError(f"Of Hyperband's shortest trial: {error}") from error
     checks.check_backbone(base)
     base = dataclasses.replace(base, dataset=datasets.resolve(base.dataset))
     parts = (base.run_name, search.search, search.algorithm, search.objective)

@@ -36,7 +36,7 @@ from pipelines import (
 from pipelines.config import Config
 from pipelines.errors import InputError, brief
 from pipelines.metrics import METRICS
-from pipelines.search import CHIEF, TRIALS, Search, config_of_trial, role
+from pipelines.search import CHIEF, REDUCTION, TRIALS, Search, config_of_trial, role
 from pipelines.typed_json import write_text
 
 LEARNING_RATES = (0.02, 1.0)
@@ -196,7 +196,7 @@ def oracle_of(search: Search, base: Config) -> keras_tuner.Oracle:
             )
         case "hyperband":
             return keras_tuner.oracles.HyperbandOracle(
-                max_epochs=base.epochs, **options
+                max_epochs=base.epochs, factor=REDUCTION, **options
             )
 
 

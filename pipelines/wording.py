@@ -89,9 +89,13 @@ def on_contrasts(table: Table) -> str:
         "over seeds and test images (t-test of Welch; images within their classes). "
         "'Could be seen' is the smallest true difference that so many seeds find in "
         "80 % of cases; no smaller one is called a difference. 'Equivalent' means "
-        f"surely less than {points(found[0].margin)} (TOST). Tests are at 5 %, "
-        f"that of a difference corrected (Holm) for {tests} contrasts."
+        f"surely less than {points(found[0].margin)} (TOST)."
     )
+    if tests:
+        how += (
+            f" Tests are at 5 %, that of a difference corrected (Holm) for {tests} "
+            "contrasts."
+        )
     if found[0].declared:
         return how
     return (

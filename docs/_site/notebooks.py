@@ -1,8 +1,8 @@
 """Runs the tutorials, and makes a page of each, with what it prints and draws.
 
 A tutorial is a script of cells, in the percent format of Jupytext. It runs as a
-notebook in an empty folder. Its page is kept under build/tutorials until the tutorial
-or the code that it uses changes.
+notebook in an empty folder. Its page is kept under build/tutorials until the tutorial,
+the code that it uses or the installed backends change.
 """
 
 from __future__ import annotations

@@ -170,9 +170,9 @@ def cifar100_or(other: str) -> tuple[str, str]:
     if not _reachable(CIFAR100_URL, DECISION_SECONDS):
         return other, "CIFAR-100 is neither in TFDS_DATA_DIR nor within reach"
     try:
-        builder.download_and_prepare()
-    except Exception as error:
-        return other, f"CIFAR-100 failed to download: {error}"
+        builder = prepare("cifar100")
+    except InputError as error:
+        return other, f"CIFAR-100 failed to download: {error.__cause__}"
     return "cifar100", f"downloaded to {builder.data_dir}"
 
 

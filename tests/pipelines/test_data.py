@@ -492,6 +492,25 @@ def test_the_end_of_an_iterator_waits_for_no_autotuner(tiny):
         assert batches.options().autotune.enabled is False
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_takes_what_another_process_prepared(faster, monkeypatch, capsys):
+    asked = []
+
+    class Raced(Unprepared):
+        def is_prepared(self):
+            asked.append(self)
+            return faster and len(asked) > 2
+
+        def download_and_prepare(self):
+            raise FileExistsError("Directory not empty")
+
+    monkeypatch.setattr(prepared, "_reachable", lambda *_: True)
+    monkeypatch.setattr(prepared.tfds, "builder", lambda name: Raced())
+    assert datasets.resolve("auto") == ("cifar100" if faster else "shapes100")
+    told = capsys.readouterr().err
+    assert faster or "failed to download: Directory not empty" in told
+
+
 @pytest.mark.slow
 def test_auto_decides_within_10_seconds_where_packets_vanish(
     tmp_path, monkeypatch, capsys

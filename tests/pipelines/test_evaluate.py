@@ -61,7 +61,7 @@ def superclassed(loaded):
 
 
 @pytest.fixture(scope="module")
-def compared(runs, superclassed, tmp_path_factory, few_resamples):
+def compared(runs, superclassed, tmp_path_factory):
     """The comparison of all the runs, and the folder that it was written to."""
     out = tmp_path_factory.mktemp("results") / "comparison"
     with pytest.MonkeyPatch.context() as patch:
@@ -631,11 +631,15 @@ def test_titles_tell_what_differs():
         made("gumbel_softmax", temperature=-1.5, seed=1, loss="as_logits"),
         made("gumbel_softmax", temperature=annealed, weight_decay=0.0),
         made("gumbel_softmax", temperature="learned"),
+        made("gumbel_softmax", temperature=Annealing("jang", 3.0, 1.0, 500)),
+        made("gumbel_softmax", temperature=1.0000001),
     ]
     assert titles.titles(configs) == [
         "gumbel_softmax t -1.5, as_logits, seed 1",
         "gumbel_softmax t 3 to 0.5 linear, matched, weight decay 0, seed 0",
         "gumbel_softmax t learned, matched, seed 0",
+        "gumbel_softmax t 3 to 1 jang every 500, matched, seed 0",
+        "gumbel_softmax t 1.0000001, matched, seed 0",
     ]
 
 

@@ -20,6 +20,7 @@ from kerasoft.heads import HEADS
 from pipelines import evaluation, export, formats, predict, saved_model, training
 from pipelines.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype="uint8")
 TRITON = os.environ.get("KERASOFT_TRITON")  # the Python of an environment with PyTriton
 FILES = {"onnx": "model.onnx", "litert": "model.tflite", "tf_saved_model": "model"}
@@ -238,9 +239,7 @@ def test_predict_takes_an_export(kind, size, exports, run, tmp_path, capsys):
         assert ours["probability"] == pytest.approx(theirs["probability"], abs=1e-5)
 
 
-def test_an_export_beside_its_run_is_no_second_seed(
-    tiny, run, tmp_path, without_plots, few_resamples
-):
+def test_an_export_beside_its_run_is_no_second_seed(tiny, run, tmp_path, without_plots):
     noisy = dataclasses.replace(tiny, head="log_gumbel_softmax", epochs=1)
     configs = [dataclasses.replace(noisy, seed=seed) for seed in (0, 1)]
     runs = [training.train(config, tmp_path / "runs") for config in configs]

@@ -16,6 +16,8 @@ from pipelines import (
     saved_model,
 )
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture
 def many(monkeypatch):
@@ -48,9 +50,7 @@ def test_a_mean_over_classes_has_an_interval_around_it_or_none(each, has):
             assert low < found.metrics[name] < high
 
 
-def test_many_classes_are_judged_as_few_are(
-    runs, tmp_path, request, monkeypatch, few_resamples
-):
+def test_many_classes_are_judged_as_few_are(runs, tmp_path, request, monkeypatch):
     load = datasets.load
 
     def with_superclasses(*given):

@@ -9,9 +9,11 @@ import pytest
 from pipelines import evaluation, keeping, merging, report, tables
 from pipelines.comparison import Results
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
+
 
 @pytest.fixture(scope="module")
-def parts(runs, tmp_path_factory, without_plots, few_resamples):
+def parts(runs, tmp_path_factory, without_plots):
     """All runs in one comparison, and in two."""
     folder = tmp_path_factory.mktemp("results")
     shares = {"all": runs, "first": runs[::2], "second": runs[1::2]}
@@ -114,7 +116,7 @@ def test_an_ensemble_of_one_part_stays(parts, declaring, tmp_path):
 
 
 def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
-    declaring, tiny, tmp_path
+    declaring, tiny, tmp_path, capsys
 ):
     found = merged(tmp_path / "out", declaring / "a", declaring / "b")
     (contrast,) = found.comparison.tables[0].contrasts
@@ -141,6 +143,11 @@ def test_contrasts_are_those_of_the_parts_or_of_an_experiment(
     (contrast,) = found.comparison.tables[0].contrasts
     assert contrast.a.startswith("z_loss")
     assert contrast.margin == 0.07
+    capsys.readouterr()
+    merged(tmp_path / "some", declaring / "b", experiment=experiment)
+    told = capsys.readouterr().err
+    assert "left out: z_loss" in told
+    assert "are not compared; runs are missing" in told
 
 
 def test_times_of_several_machines_are_left_out(parts, runs, tmp_path, capsys):

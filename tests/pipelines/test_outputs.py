@@ -16,6 +16,7 @@ from pipelines.config import Config
 from pipelines.errors import InputError
 from pipelines.options import config_of, config_parser, parse
 
+pytestmark = pytest.mark.usefixtures("few_resamples")
 HEADS = {
     "chunked": "softmax",
     "sampled:2": "log_softmax",
@@ -78,9 +79,7 @@ def test_a_kept_model_needs_keras_and_kerasoft_alone(trained, loaded):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_runs_are_compared_beside_heads(
-    trained, runs, tmp_path, without_plots, few_resamples
-):
+def test_runs_are_compared_beside_heads(trained, runs, tmp_path, without_plots):
     given = [*trained.values(), runs[0]]
     made = evaluation.evaluate(given, tmp_path / "out", timings=False)
     (table,) = made.comparison.tables

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras_tuner
 import numpy as np
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from pipelines import search as searching
 from pipelines import train, training, tune, tuning
 from pipelines import trials as found
 from pipelines.config import Annealing, Config
+from pipelines.errors import InputError
 from pipelines.run_folder import read_history
 
 
@@ -240,6 +242,24 @@ def test_an_objective_that_the_data_does_not_have_is_refused(base, tmp_path, cap
     (line,) = capsys.readouterr().err.splitlines()
     assert "objective superclass_accuracy has no value on folder:" in line
     assert not list((tmp_path / "searches").iterdir())
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5, 8, 9, 15, 20, 27, 30])
+def test_the_shortest_trial_is_hyperbands(epochs):
+    oracle = keras_tuner.oracles.HyperbandOracle(max_epochs=epochs)
+    brackets = oracle._get_num_brackets()
+    first = oracle._get_epochs(brackets - 1, 0)
+    assert searching.shortest(epochs) == first
+
+
+def test_a_metric_of_superclasses_can_be_searched_for(base, loaded):
+    known = dataclasses.replace(
+        loaded, superclasses=[0, 1, 0], superclass_names=["bg", "r"]
+    )
+    search = searching.Search(objective="summed_superclass_accuracy")
+    tuning.check(base, search, known)
+    with pytest.raises(InputError, match="has no value"):
+        tuning.check(base, search, loaded)
 
 
 def test_another_search_is_not_overwritten_unasked(searched, base, capsys):
