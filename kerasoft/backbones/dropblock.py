@@ -35,7 +35,8 @@ class DropBlock(keras.layers.Layer):
         training: Boolean. Outside training the layer is the identity.
 
     Input shape:
-        4D tensor, `(batch, height, width, channels)`.
+        4D tensor, `(batch, height, width, channels)`; in training, only the batch may
+        be of unknown size.
 
     Output shape:
         Same as the input.
@@ -78,6 +79,11 @@ class DropBlock(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = False) -> Tensor:
         if not training or self.rate == 0:
             return inputs
+        if None in inputs.shape[1:]:
+            raise ValueError(
+                "In training, DropBlock needs feature maps of a known size; resize the "
+                f"images to one size. Received: inputs.shape={tuple(inputs.shape)}"
+            )
         batch, height, width, channels = ops.shape(inputs)
         rows, columns = min(self.block_size, height), min(self.block_size, width)
         corners = (batch, height - rows + 1, width - columns + 1, channels)
@@ -93,7 +99,13 @@ class DropBlock(keras.layers.Layer):
             ((0, 0), (rows - 1, rows - 1), (columns - 1, columns - 1), (0, 0)),
         )
         # A pixel is dropped if a block starts anywhere in the window that ends at it.
-        dropped = ops.max_pool(starts, (rows, columns), strides=1, padding="valid")
+        dropped = ops.max_pool(
+            starts,
+            (rows, columns),
+            strides=1,
+            padding="valid",
+            data_format="channels_last",
+        )
         kept = 1.0 - dropped
         kept = kept / ops.maximum(ops.mean(kept), keras.config.epsilon())
         return inputs * ops.cast(kept, inputs.dtype)

@@ -54,7 +54,8 @@ def classifier(
     """
     x = features
     if len(x.shape) > 2:
-        x = layers.GlobalAveragePooling2D(name="features")(x)
+        pool = layers.GlobalAveragePooling2D("channels_last", name="features")
+        x = pool(x)
     x = layers.Dense(num_classes, dtype="float32", name="logits")(x)
     if isinstance(head, str):
         head = heads.get(head, name="head")

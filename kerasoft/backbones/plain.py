@@ -45,10 +45,12 @@ def plain_cnn(
         x = layers.Conv2D(
             filters,
             3,
+            data_format="channels_last",
             padding="same",
             activation="relu",
             kernel_initializer="he_normal",
             name=f"conv{block}",
         )(x)
-        x = layers.MaxPooling2D(2, name=f"pool{block}")(x)
+        pool = layers.MaxPooling2D(2, data_format="channels_last", name=f"pool{block}")
+        x = pool(x)
     return classifier(inputs, x, num_classes, head, name)

@@ -11,6 +11,7 @@ from kerasoft.backbones.parts import classifier, four_filters, images
 
 conv = partial(
     layers.Conv2D,
+    data_format="channels_last",
     padding="same",
     use_bias=False,
     # He-normal over the fan-out. A config, not an object, so that each layer creates
@@ -105,4 +106,5 @@ def _residual(x, filters, norm, name):
             x = activation(name=f"{name}_act{i}")(x)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     x = activation(name=f"{name}_act3")(x)
-    return layers.MaxPooling2D(2, name=f"{name}_pool")(x)
+    pool = layers.MaxPooling2D(2, data_format="channels_last", name=f"{name}_pool")
+    return pool(x)

@@ -110,13 +110,17 @@ def find(where: "str | keras.layers.Layer") -> Head:
 
     Args:
         where: A head's name, a head, a layer that wraps one (such as
-            `keras.layers.TimeDistributed`), or a model whose output comes from one.
+            `keras.layers.TimeDistributed`), or a model whose output comes from one. A
+            subclass of `keras.Model` does not tell what its output comes from: of it,
+            the only head is taken. If that is not its last layer, pass the head that
+            is, or none.
 
     Returns:
         The head itself; for a name, a new one with its default arguments.
 
     Raises:
-        ValueError: If there is no head there, or more than one.
+        ValueError: If there is no head there, or more than one; or a head in a
+            `TimeDistributed` counts its axis from the front, where one more is to come.
 
     Example:
 
@@ -129,7 +133,13 @@ def find(where: "str | keras.layers.Layer") -> Head:
     if isinstance(where, Head):
         return where
     if isinstance(where, keras.layers.Wrapper):
-        return find(where.layer)
+        head = find(where.layer)
+        if isinstance(where, keras.layers.TimeDistributed) and head.axis >= 0:
+            raise ValueError(
+                "In a `TimeDistributed`, which adds an axis before the head's, count "
+                f"the axis of the classes from the end. Received: axis={head.axis}"
+            )
+        return head
     if isinstance(where, keras.Sequential) and where.layers:
         return find(where.layers[-1])
     if isinstance(where, keras.Model):

@@ -124,6 +124,8 @@ class Head(keras.layers.Layer):
         model = _keras.entry_layer(self)
         if not isinstance(model, keras.Model) or not model.compiled:
             return
+        if not getattr(model, "outputs", None):
+            return  # it does not tell whether its output comes from this head
         compiled = model._compile_config
         if compiled is self._checked:
             return

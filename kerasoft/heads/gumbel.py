@@ -10,6 +10,7 @@ import keras
 from kerasoft import _keras, ops
 from kerasoft.heads.base import Head, hide_classes, register
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import away_from_0
 from kerasoft.seed_generator import SeedGenerator
 
 LearningRateSchedule = keras.optimizers.schedules.LearningRateSchedule
@@ -17,6 +18,7 @@ Temperature: TypeAlias = (
     "float | Literal['learned'] | keras.optimizers.schedules.LearningRateSchedule"
 )
 LEARNED = "learned"
+LEAST = 1e-6  # the magnitude of a temperature by which features can be divided
 SOFTPLUS_IS_1 = math.log(math.e - 1)
 
 
@@ -37,8 +39,9 @@ class GumbelHead(Head):
         step: The number of training steps. A call of the model with `training=True` is
             one step, even if it calls the layer several times (because the layer is
             shared, or wrapped in `TimeDistributed`). It is in `variables` and in saved
-            files, but not in `weights`: so `set_weights` accepts the weights of a model
-            without it, and does not change it. (Keras does not save the state of the
+            `.keras` files, but not in `weights`: so `set_weights` accepts the weights
+            of a model without it, and does not change it. (Keras's old format `.h5`
+            keeps only `weights`, and so loses it. Keras does not save the state of the
             noise's seed generator: a loaded model draws the noise from the beginning.)
 
     Call arguments:
@@ -146,7 +149,10 @@ class GumbelHead(Head):
         return temperature
 
     def logit_scale(self, training: bool) -> Tensor | float:
-        return 1 / self._take_step(training)
+        temperature = self._take_step(training)
+        if isinstance(temperature, float | int):
+            return 1 / math.copysign(max(abs(temperature), LEAST), temperature)
+        return 1 / away_from_0(temperature, LEAST)
 
     def activate(self, logits: Tensor) -> Tensor:
         """The output without noise, at the current temperature."""

@@ -53,7 +53,9 @@ class HeadLoss(keras.losses.Loss):
         axis: int = -1,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        # As heads compute: labels of many classes do not fit into a half-precision
+        # `floatx`, and a cast would lose the logits that sparse heads attach.
+        super().__init__(**{"dtype": "float32", **kwargs})
         if not 0 <= label_smoothing < 1:
             raise ValueError(
                 "`label_smoothing` must be at least 0 and below 1. "
@@ -116,13 +118,24 @@ class HeadLoss(keras.losses.Loss):
         """The loss of each row, for distributions of the shape of `y_pred`."""
         raise NotImplementedError
 
-    def smooth(self, by_target: Tensor, values: Callable[[], Tensor]) -> Tensor:
-        """The expected value under the smoothed target, from that under the target."""
+    def smooth(
+        self,
+        by_target: Tensor,
+        values: Callable[[], Tensor],
+        of: Callable[[Tensor], Tensor] = lambda values: values,
+    ) -> Tensor:
+        """The expected loss under the smoothed target, from that under the target.
+
+        Args:
+            by_target: The expected loss under the target.
+            values: Returns the value of each class, see `evenly`.
+            of: The loss of a value.
+        """
         share = self.label_smoothing
         if not share:
             return by_target
         values_ = values()
-        evenly = ops.sum(self.evenly(values_, values_), axis=self.axis)
+        evenly = ops.sum(self.evenly(values_, of(values_)), axis=self.axis)
         return (1 - share) * by_target + share * evenly
 
     def evenly(self, values: Tensor, numbers: Tensor | float = 1.0) -> Tensor:

@@ -79,12 +79,14 @@ class Crossentropy(HeadLoss):
     def of_labels(self, labels: Tensor, y_pred: Tensor) -> Tensor:
         values, log = self._values(y_pred)
         by_target = self.of_log_probabilities(log(self.at_labels(labels, values)))
-        return self.smooth(by_target, lambda: self.of_log_probabilities(log(values)))
+        of = self.of_log_probabilities
+        return self.smooth(by_target, lambda: log(values), of)
 
     def of_distributions(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         values, log = self._values(y_pred)
-        losses = self.of_log_probabilities(log(values))
-        return self.smooth(ops.sum(y_true * losses, axis=self.axis), lambda: losses)
+        of, log_probabilities = self.of_log_probabilities, log(values)
+        by_target = ops.sum(y_true * of(log_probabilities), axis=self.axis)
+        return self.smooth(by_target, lambda: log_probabilities, of)
 
     def _values(self, y_pred: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The output, and the elementwise function to log-probabilities."""

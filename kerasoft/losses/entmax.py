@@ -7,6 +7,7 @@ from keras import ops
 from kerasoft import ops as family
 from kerasoft.losses.base import HeadLoss, attached_logits, register
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import largest_of
 
 PROJECTIONS = {1.5: family.entmax15, 2.0: family.sparsemax}
 
@@ -119,7 +120,7 @@ class EntmaxLoss(HeadLoss):
         else:
             logits, p = attached_logits(y_pred), y_pred
         x = ops.cast(logits, "float32")
-        largest = ops.stop_gradient(ops.max(x, axis=self.axis, keepdims=True))
+        largest = ops.stop_gradient(largest_of(x, self.axis))
         x = x - ops.maximum(largest, family.LOWEST)
         return p, ops.maximum(x, family.LOWEST)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import ops
+from keras import backend, ops
 
 Tensor: TypeAlias = Any  # a tensor of the backend, or anything convertible to one
 
@@ -24,6 +24,25 @@ def as_float32(x: Tensor) -> Tensor:
     return ops.cast(ops.convert_to_tensor(x), "float32")
 
 
+def largest_of(x: Tensor, axis: int) -> Tensor:
+    """The largest along an axis, which is kept with size 1.
+
+    There may be no rows, which Keras refuses on TensorFlow and PyTorch.
+    """
+    match backend.backend():
+        case "tensorflow":
+            import tensorflow as tf
+
+            if tf.is_tensor(x):
+                return tf.reduce_max(x, axis, keepdims=True)
+        case "torch":
+            import torch
+
+            if isinstance(x, torch.Tensor):
+                return torch.amax(x, axis, keepdim=True)
+    return ops.max(x, axis=axis, keepdims=True)
+
+
 def same_shape(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
     """Whether two shapes are equal, as far as their sizes are known."""
     return len(one) == len(other) and all(
@@ -34,13 +53,13 @@ def same_shape(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
 def centre(logits: Tensor, axis: int) -> Tensor:
     """The logits minus the largest, so that scaling them loses no precision."""
     x = as_float32(logits)
-    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    largest = ops.stop_gradient(largest_of(x, axis))
     return x - ops.where(ops.equal(largest, -math.inf), 0.0, largest)
 
 
 def split_empty(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The logits, with 0 in rows of only -inf, and which rows those are."""
-    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    largest = ops.stop_gradient(largest_of(x, axis))
     empty = ops.equal(largest, -math.inf)
     return ops.where(empty, 0.0, x), empty
 
@@ -53,7 +72,7 @@ def near_the_largest(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """
     masked = ops.equal(x, -math.inf)
     x = ops.where(masked, LOWEST, x)
-    largest = ops.stop_gradient(ops.max(x, axis=axis, keepdims=True))
+    largest = ops.stop_gradient(largest_of(x, axis))
     return ops.where(masked, -2.0, ops.maximum(x - largest, -2.0)), masked
 
 
@@ -64,6 +83,17 @@ def split_mask(logits: Tensor) -> tuple[Tensor, Tensor]:
     return ops.where(masked, 0.0, x), masked
 
 
+def away_from_0(number: Tensor, least: float) -> Tensor:
+    """A number in float32 with a magnitude of at least `least`, and its sign."""
+    number = as_float32(number)
+    return ops.where(ops.abs(number) < least, sign_of(number) * least, number)
+
+
+def sign_of(number: Tensor) -> Tensor:
+    """-1 for a negative number, else 1, in float32 (whatever `floatx` is)."""
+    return 1.0 - 2.0 * ops.cast(number < 0, "float32")
+
+
 def temper(logits: Tensor, temperature: Tensor, noise: Tensor, axis: int) -> Tensor:
     """`(logits + noise) / temperature`, up to a constant; masked logits stay masked.
 
@@ -71,11 +101,9 @@ def temper(logits: Tensor, temperature: Tensor, noise: Tensor, axis: int) -> Ten
     negative temperature this is the smallest logit.
     """
     x, masked = split_mask(logits)
-    temperature, noise = as_float32(temperature), as_float32(noise)
-    sign = ops.where(temperature < 0, -1.0, 1.0)
-    # A schedule may end at 0.
-    temperature = ops.where(ops.abs(temperature) < COLDEST, sign * COLDEST, temperature)
-    largest = ops.max(ops.where(masked, -math.inf, sign * x), axis=axis, keepdims=True)
+    temperature = away_from_0(temperature, COLDEST)  # a schedule may end at 0
+    sign, noise = sign_of(temperature), as_float32(noise)
+    largest = largest_of(ops.where(masked, -math.inf, sign * x), axis)
     most_likely = sign * ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = (x - ops.stop_gradient(most_likely) + noise) / temperature
     return ops.where(masked, -math.inf, ops.clip(x, LOWEST, -LOWEST))
@@ -86,7 +114,7 @@ def magnitude(x: Tensor, axis: int) -> Tensor:
 
     At most 1e37, because XLA multiplies by the reciprocal and rounds a subnormal to 0.
     """
-    largest = ops.max(ops.abs(x), axis=axis, keepdims=True)
+    largest = largest_of(ops.abs(x), axis)
     return ops.stop_gradient(ops.clip(largest, 1.0, 1e37))
 
 

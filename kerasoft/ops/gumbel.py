@@ -71,6 +71,7 @@ def gumbel_softmax(
     soft = softmax(temper(logits, temperature, noise, axis), axis=axis)
     if not hard:
         return soft
+    axis %= len(soft.shape)  # as not every backend takes one that is below -1
     one_hot = ops.one_hot(
         ops.argmax(soft, axis=axis), ops.shape(soft)[axis], axis=axis, dtype="float32"
     )

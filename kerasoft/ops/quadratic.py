@@ -8,6 +8,7 @@ from kerasoft.ops.common import (
     LOWEST,
     Tensor,
     as_float32,
+    largest_of,
     magnitude,
     normalise,
     split_mask,
@@ -92,12 +93,12 @@ def z_score(logits: Tensor, axis: int = -1) -> Tensor:
     x, masked = split_mask(logits)
     # Minus the largest, so that a common offset causes no rounding errors. Halved,
     # because the difference of two float32 can overflow; the scores do not change.
-    largest = ops.max(ops.where(masked, -math.inf, x), axis=axis, keepdims=True)
+    largest = largest_of(ops.where(masked, -math.inf, x), axis)
     largest = ops.where(ops.equal(largest, -math.inf), 0.0, largest)
     x = ops.where(masked, 0.0, x / 2 - ops.stop_gradient(largest) / 2)
-    scale = ops.stop_gradient(ops.max(ops.abs(x), axis=axis, keepdims=True))
+    scale = ops.stop_gradient(largest_of(ops.abs(x), axis))
     x = x / ops.where(scale < 5e-38, 1.0, ops.minimum(scale, 1e37))
-    share = ops.where(masked, 0.0, 1.0)
+    share = ops.cast(ops.logical_not(masked), "float32")
     share = share / ops.maximum(ops.sum(share, axis=axis, keepdims=True), 1.0)
     x = x - ops.sum(share * x, axis=axis, keepdims=True)
     variance = ops.sum(share * x * x, axis=axis, keepdims=True)

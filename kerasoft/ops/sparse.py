@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasoft.ops.common import Tensor, as_float32, near_the_largest
+from kerasoft.ops.common import Tensor, as_float32, largest_of, near_the_largest
 
 
 def sparsemax(logits: Tensor, axis: int = -1) -> Tensor:
@@ -30,22 +30,23 @@ def sparsemax(logits: Tensor, axis: int = -1) -> Tensor:
     # 3.15, keras issue 23425.)
     descending = -ops.sort(-ops.stop_gradient(x), axis=axis)
     counts = ops.cumsum(ops.ones_like(descending), axis=axis)
-    threshold = ops.max(
-        (ops.cumsum(descending, axis=axis) - 1) / counts, axis=axis, keepdims=True
-    )
+    threshold = largest_of((ops.cumsum(descending, axis=axis) - 1) / counts, axis)
     # One step of Newton's method corrects rounding errors of the cumulative sums, and
-    # gives the threshold's derivative: 1/k for each logit of the support.
-    excess = ops.maximum(x - threshold, 0.0)
-    support = ops.sum(ops.cast(x > threshold, "float32"), axis=axis, keepdims=True)
+    # gives the threshold's derivative: 1/k for each logit of the support. (A logit that
+    # is equal to the threshold is outside, with a derivative of 0.)
+    inside = x > threshold
+    excess = ops.where(inside, x - threshold, 0.0)
+    support = ops.sum(ops.cast(inside, "float32"), axis=axis, keepdims=True)
     threshold = threshold + (ops.sum(excess, axis=axis, keepdims=True) - 1) / support
-    return ops.where(masked, 0.0, ops.maximum(x - threshold, 0.0))
+    excess = ops.where(inside, x - threshold, 0.0)
+    return ops.where(masked, 0.0, ops.maximum(excess, 0.0))
 
 
 def entmax15(logits: Tensor, axis: int = -1) -> Tensor:
     """1.5-entmax: `max(x_i / 2 - threshold, 0)**2`, which sums to 1.
 
     It lies between softmax and sparsemax: probabilities can be exactly 0, and their
-    derivative is continuous there.
+    derivative is continuous there. Second derivatives are not correct.
 
     Args:
         logits: Float tensor.

@@ -126,7 +126,7 @@ class AdaptiveOutput(OutputLayer):
             width = width_of(i, self.dim, self.div_value)
             projection = self.add_weight(
                 shape=(self.dim, width),
-                initializer=self.kernel_initializer,
+                initializer=self.another_initializer(),
                 dtype="float32",
                 name=f"projection_{i}",
             )

@@ -11,6 +11,7 @@ from keras import ops
 from kerasoft import _keras, losses
 from kerasoft.losses import register as register
 from kerasoft.ops import LOWEST, Tensor, log_of
+from kerasoft.ops.common import largest_of
 from kerasoft.output_layers.crossentropy import Outcome
 from kerasoft.output_layers.loops import (
     fold,
@@ -117,7 +118,9 @@ class OutputLayer(keras.layers.Layer):
         """Adds a kernel of shape `(outputs, dim)`, and biases if `use_bias`."""
         kernel = self.add_weight(
             shape=(outputs, dim),
-            initializer=self.kernel_initializer,
+            initializer=self.another_initializer()
+            if prefix
+            else self.kernel_initializer,
             dtype="float32",
             name=f"{prefix}kernel",
         )
@@ -129,6 +132,14 @@ class OutputLayer(keras.layers.Layer):
             dtype="float32",
             name=f"{prefix}bias",
         )
+
+    def another_initializer(self) -> Any:
+        """A copy of the initialiser, which without a seed of its own draws another.
+
+        One initialiser gives all weights the same numbers.
+        """
+        given: Any = self.kernel_initializer
+        return given.clone() if hasattr(given, "clone") else given
 
     def dense(self, kernel: Any, bias: Any) -> tuple[Tensor, Tensor]:
         """A kernel and its biases as tensors, with biases of 0 if there are none."""
@@ -184,7 +195,7 @@ class OutputLayer(keras.layers.Layer):
         counted = ops.sum(ops.ones_like(given))
         if ignored is not None:
             given = ops.where(ignored, 0.0, given)
-            counted = ops.sum(ops.where(ignored, 0.0, 1.0))
+            counted = ops.sum(ops.cast(ops.logical_not(ignored), "float32"))
         shares = ops.divide_no_nan(given, counted)
         found = self.outcome(features, labels, shares, training)
         total = found.total + ops.where(ops.all(valid), 0.0, math.nan)
@@ -331,7 +342,7 @@ def sample_of(
         if bias is not None:
             logits = logits + rows_of(bias, start, block)
         logits = ops.where(seen, -math.inf, log_weight(logits))
-        largest = ops.max(logits, axis=-1, keepdims=True)
+        largest = largest_of(logits, -1)
         shifted = ops.maximum(largest, LOWEST)  # if all classes of the block are masked
         weights = ops.reshape(ops.exp(logits - shifted), (-1, block // part, part))
         u = uniform(seed, i, (2, *ops.shape(first)))
@@ -339,7 +350,7 @@ def sample_of(
         inside = ops.take_along_axis(weights, found[..., None], axis=1)
         inside = ops.squeeze(inside, axis=1)
         share = ops.divide_no_nan(left, ops.sum(inside, axis=-1, keepdims=True))
-        drawn = start + found * part + _found(inside, share)[0]
+        drawn = ops.cast(start + found * part + _found(inside, share)[0], "int32")
         score = shifted + log_of(total) - ops.log(-ops.log(u[1]))
         better = score > best
         return ops.where(better, score, best), ops.where(better, drawn, classes)

@@ -14,6 +14,8 @@ from keras import backend, ops
 from kerasoft.ops import TINY, Tensor
 from kerasoft.rows import rows_of, set_rows
 
+ONCE = "An output layer has no second derivatives on this backend."
+
 
 def fold(
     step: Callable[[Any, tuple], tuple], count: Any, carry: Sequence[Any]
@@ -105,6 +107,8 @@ def with_gradients(
 ) -> tuple[Tensor, tuple]:
     """A scalar whose gradients are computed together with it, in the forward pass.
 
+    They cannot be differentiated again: on TensorFlow and PyTorch, that is an error.
+
     Args:
         compute: A function of the arguments and of the keyword `gradients`, a boolean.
             It returns a scalar, a tuple of other results, and the gradients of the
@@ -121,12 +125,19 @@ def with_gradients(
             import tensorflow as tf
 
             @tf.custom_gradient
+            def once(slope):
+                def refuse(*_):
+                    raise NotImplementedError(ONCE)
+
+                return tf.identity(slope), refuse
+
+            @tf.custom_gradient
             def run(*arguments):
                 total, others, computed = compute(*arguments, gradients=training)
 
                 def backward(upstream, *_):
                     slopes = computed or compute(*arguments, gradients=True)[2]
-                    return [upstream * slope for slope in slopes]
+                    return [upstream * once(slope) for slope in slopes]
 
                 return (total, *others), backward
 
@@ -153,18 +164,32 @@ def with_gradients(
         case "torch":
             import torch
 
+            class Once(torch.autograd.Function):
+                @staticmethod
+                def forward(ctx, slope, *arguments):
+                    return slope.clone()
+
+                @staticmethod
+                def backward(ctx, *_):  # pyright: ignore
+                    raise NotImplementedError(ONCE)
+
             class Run(torch.autograd.Function):
                 @staticmethod
                 def forward(ctx, *arguments):
                     wanted = any(ctx.needs_input_grad)
                     total, others, slopes = compute(*arguments, gradients=wanted)
-                    ctx.save_for_backward(*slopes)
+                    ctx.save_for_backward(*slopes, *arguments)
                     ctx.mark_non_differentiable(*others)
                     return (total, *others)
 
                 @staticmethod
                 def backward(ctx, upstream, *_):  # pyright: ignore
-                    return tuple(upstream * slope for slope in ctx.saved_tensors)
+                    count = len(ctx.saved_tensors) // 2
+                    slopes = ctx.saved_tensors[:count]
+                    if torch.is_grad_enabled():  # to differentiate this again
+                        given = ctx.saved_tensors[count:]
+                        slopes = [Once.apply(slope, *given) for slope in slopes]
+                    return tuple(upstream * slope for slope in slopes)
 
             total, *others = Run.apply(*map(ops.convert_to_tensor, arguments))
             return total, tuple(others)
@@ -197,7 +222,7 @@ def uniform(seed: Tensor, index: Any, shape: tuple) -> Tensor:
             import jax
 
             key = jax.random.fold_in(jax.random.wrap_key_data(seed), index)
-            return jax.random.uniform(key, shape, minval=TINY)
+            return jax.random.uniform(key, shape, "float32", minval=TINY)
         case "torch":
             import torch
 
@@ -206,8 +231,8 @@ def uniform(seed: Tensor, index: Any, shape: tuple) -> Tensor:
                 mixed = (mixed * 1_000_003 + int(part)) % 2**63
             generator = torch.Generator(seed.device)
             generator.manual_seed(mixed)
-            u = torch.rand(shape, generator=generator, device=seed.device)
-            return u.clamp_min(TINY)
+            options: dict = {"generator": generator, "device": seed.device}
+            return torch.rand(shape, dtype=torch.float32, **options).clamp_min(TINY)
         case _:
             import numpy as np
 

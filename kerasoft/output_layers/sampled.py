@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops, random
 
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import largest_of
 from kerasoft.output_layers.base import register
 from kerasoft.output_layers.chunked import ChunkedOutput
 from kerasoft.output_layers.crossentropy import Outcome
@@ -176,7 +177,7 @@ def sampled_crossentropy(
         drawn = times_transposed(h, kernel[:n]) + offset[:n]
         drawn = ops.where(own, -np.inf, drawn)
         truth = ops.sum(h * kernel[n:], axis=-1) + offset[n:]
-        largest = ops.maximum(ops.max(drawn, axis=-1), truth)
+        largest = ops.maximum(ops.squeeze(largest_of(drawn, -1), -1), truth)
         weighted = ops.exp(drawn - largest[:, None])
         of_label = ops.exp(truth - largest)
         total = ops.sum(weighted, axis=-1) + of_label

@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from kerasoft.ops import Tensor
+from kerasoft.ops.common import largest_of
 from kerasoft.output_layers.base import (
     OutputLayer,
     best_of,
@@ -125,7 +126,8 @@ class TwoLevelOutput(OutputLayer):
             block; and the position of each row in the flattened blocks.
         """
         batch = ops.shape(features)[0]
-        order = ops.argsort(groups)
+        groups = ops.cast(groups, "int32")
+        order = ops.cast(ops.argsort(groups), "int32")
         rising = ops.take(groups, order, axis=0)
         rows = ops.arange(batch, dtype="int32")
         first = ops.cast(ops.searchsorted(rising, rising, side="left"), "int32")
@@ -235,7 +237,7 @@ class TwoLevelOutput(OutputLayer):
         h, of_block, place = self._blocks(features, groups)
         slots, kernel, bias = self._of_groups(self.kernel, self.bias, of_block)
         logits = h @ ops.transpose(kernel, (0, 2, 1)) + bias[:, None]
-        largest = ops.max(logits, axis=-1, keepdims=True)
+        largest = largest_of(logits, -1)
         below = ops.cumsum(ops.exp(logits - largest), axis=-1)
         u = uniform(seed.next(), 0, (*ops.shape(below)[:2], 1))
         drawn = ops.sum(ops.cast(below <= u * below[..., -1:], "int32"), axis=-1)

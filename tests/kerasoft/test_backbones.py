@@ -148,6 +148,21 @@ def test_images_of_other_sizes(backbone, shape):
     assert model(np.zeros((2, *shape), "uint8")).shape == (2, 5)
 
 
+@each_backbone
+def test_channels_stay_last_whatever_keras_says(backbone):
+    x = np.random.default_rng(0).integers(0, 256, (2, 16, 32, 3), "uint8")
+    keras.utils.set_random_seed(0)
+    usual = backbone(5, width=4, input_shape=x.shape[1:])
+    keras.config.set_image_data_format("channels_first")
+    try:
+        model = backbone(5, width=4, input_shape=x.shape[1:])
+        model.set_weights(usual.get_weights())
+        found = model(x)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    np.testing.assert_allclose(numpy(found), numpy(usual(x)), atol=1e-5)
+
+
 def test_dropblock_comes_after_each_block():
     model = resnet12(7, width=4, dropblock=0.1, block_size=3, seed=10)
     drops = [x for x in model.layers if isinstance(x, DropBlock)]

@@ -112,3 +112,28 @@ def test_round_trip():
 def test_bad_arguments(kwargs, says):
     with pytest.raises(ValueError, match=says):
         DropBlock(**kwargs)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="elsewhere sizes are known"
+)
+def test_maps_of_unknown_size_are_refused_in_training():
+    import tensorflow as tf
+
+    layer = DropBlock(0.2, 3)
+    spec = tf.TensorSpec((None, None, None, 3))
+    maps = np.ones((1, 4, 5, 3), "float32")
+    same = tf.function(layer, input_signature=[spec])
+    np.testing.assert_array_equal(same(maps), maps)
+    dropped = tf.function(lambda x: layer(x, training=True), input_signature=[spec])
+    with pytest.raises(ValueError, match="needs feature maps of a known size"):
+        dropped(maps)
+
+
+def test_channels_stay_last_whatever_keras_says():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        maps = np.ones((2, 8, 8, 3), "float32")
+        assert DropBlock(0.2, 3, seed=0)(maps, training=True).shape == (2, 8, 8, 3)
+    finally:
+        keras.config.set_image_data_format("channels_last")

@@ -613,3 +613,80 @@ def test_a_chunked_layer_refuses_what_it_cannot_do():
         ChunkedOutput(CLASSES, allowed=np.zeros(CLASSES))
     layer = filled(ChunkedOutput(CLASSES, allowed=np.arange(CLASSES) < 2))
     assert set(numpy(layer(FEATURES)["classes"]).ravel()) == {0, 1}
+
+
+def test_weights_do_not_begin_with_the_same_numbers():
+    for layer in (
+        AdaptiveOutput(30, cutoffs=[10, 20], div_value=1.0),
+        TwoLevelOutput(16),
+    ):
+        layer.build((None, DIM))
+        firsts = [numpy(w).ravel()[:4] for w in layer.weights if len(w.shape) == 2]
+        assert len(firsts) > 1
+        shapes = np.array([first / np.linalg.norm(first) for first in firsts])
+        alike = np.abs(shapes @ shapes.T)[np.triu_indices(len(shapes), 1)]
+        assert np.all(alike < 1 - 1e-5)
+    seeded = TwoLevelOutput(16, kernel_initializer=keras.initializers.Zeros())
+    seeded.build((None, DIM))
+    assert all(np.all(numpy(w) == 0) for w in seeded.weights)
+
+
+@pytest.mark.parametrize("name", ["log_gumbel_softmax", "gumbel_softmax"])
+def test_a_schedule_may_end_at_0(name):
+    cold = keras.optimizers.schedules.PolynomialDecay(1.0, 2, 0.0)
+    layer = filled(ChunkedOutput(CLASSES, heads.get(name, temperature=cold, seed=0)))
+    for _ in range(4):
+        total = layer.evaluate_rows(FEATURES, LABELS, training=True)[0].total
+        assert np.isfinite(float(numpy(total)))
+    predicted = layer(FEATURES)
+    assert np.isfinite(numpy(predicted["log_probabilities"])).all()
+    every = numpy(layer.all_log_probabilities(FEATURES))
+    np.testing.assert_array_equal(predicted["classes"][:, 0], every.argmax(axis=1))
+
+
+@each_layer
+def test_no_rows_are_sampled(name):
+    layer = filled(LAYERS[name]())
+    assert numpy(layer.sample(FEATURES[:0], seed=0)).shape == (0,)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="its 64-bit mode is JAX's")
+@each_layer
+def test_samples_in_64_bits(name):
+    import jax
+
+    layer = filled(LAYERS[name]())
+    jax.config.update("jax_enable_x64", True)
+    try:
+        drawn = numpy(layer.sample(FEATURES, seed=0))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert drawn.shape == (BATCH,)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX differentiates the forward pass")
+def test_second_derivatives_are_refused():
+    layer = filled(ChunkedOutput(CLASSES))
+    features = keras.ops.convert_to_tensor(FEATURES)
+
+    def loss(x):
+        return layer.evaluate_rows(x, LABELS, training=True)[0].total
+
+    if BACKEND == "torch":
+        import torch
+
+        features.requires_grad_()
+        (slope,) = torch.autograd.grad(loss(features), features, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivatives"):
+            (slope**2).sum().backward()
+        return
+    import tensorflow as tf
+
+    with tf.GradientTape() as outer:
+        outer.watch(features)
+        with tf.GradientTape() as inner:
+            inner.watch(features)
+            value = loss(features)
+        squares = tf.reduce_sum(inner.gradient(value, features) ** 2)
+    with pytest.raises(NotImplementedError, match="no second derivatives"):
+        outer.gradient(squares, features)

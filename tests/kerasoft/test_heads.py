@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from references import EXAMPLES, expected, gradient
+from references import EXAMPLES, expected, gradient, numpy
 from scipy import optimize
 
-from kerasoft import heads
+from kerasoft import heads, ops
 
 each_head = pytest.mark.parametrize("name", heads.HEADS)
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -256,3 +256,26 @@ def test_epsilon_of_the_spherical_softmax_is_positive(epsilon):
 def test_epsilon_is_what_a_logit_of_0_weighs():
     p = heads.SphericalSoftmax(epsilon=1.0)(np.array([0.0, 1.0]))
     np.testing.assert_allclose(p, [1 / 3, 2 / 3], rtol=1e-6)
+
+
+@each_head
+def test_a_batch_may_have_no_rows(name):
+    assert make(name)(np.zeros((0, 3), "float32")).shape == (0, 3)
+
+
+@pytest.mark.parametrize("axis", [-3, -2, -1, 0, 1, 2])
+def test_a_hard_sample_is_one_hot_along_its_axis(axis):
+    x = np.random.default_rng(0).normal(size=(3, 3, 3)).astype("float32")
+    hard = heads.GumbelSoftmax(hard=True, axis=axis, seed=0)(x)
+    expected = np.arange(3).reshape([3 if i == axis % 3 else 1 for i in range(3)])
+    expected = np.argmax(x, axis=axis, keepdims=True) == expected
+    np.testing.assert_array_equal(numpy(hard), expected)
+
+
+@pytest.mark.parametrize("x", [[1.0, 0.0], [2.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+def test_at_a_tie_with_its_threshold_sparsemax_still_sums_to_one(x):
+    x = np.array(x, "float32")
+    rows = [gradient(lambda z, i=i: ops.sparsemax(z)[i], x) for i in range(len(x))]
+    jacobian = np.stack([numpy(row) for row in rows])
+    np.testing.assert_allclose(jacobian.sum(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(jacobian.sum(axis=1), 0, atol=1e-6)

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from references import EXAMPLES, expected, gradient, log_expected
 from scipy.special import softmax
 
-from kerasoft import heads, losses
+from kerasoft import heads, losses, ops
 
 NUM_CLASSES = 5
 LABELS = np.array([0, 3, 3, 4])
@@ -421,3 +421,38 @@ def test_smoothing_leaves_masked_classes_out(name):
     plain = losses.matched_loss(head)
     target = value(plain, dense.astype("float32"), head(masked, training=False))
     assert many == pytest.approx(target, rel=1e-5)
+
+
+@pytest.fixture
+def floatx(request):
+    ambient = keras.config.floatx()
+    keras.config.set_floatx(request.param)
+    yield request.param
+    keras.config.set_floatx(ambient)
+
+
+@pytest.mark.parametrize("floatx", ["float16", "bfloat16", "float64"], indirect=True)
+@each_head
+def test_losses_are_float32_whatever_floatx_is(name, floatx):
+    x = np.random.default_rng(0).normal(size=(4, 1000)).astype("float32")
+    labels = np.array([301, 257, 999, 3])
+    head = heads.get(name, dtype="float32")
+    outputs = head(keras.ops.convert_to_tensor(x))
+    found = value(losses.matched_loss(head), labels, outputs)
+    keras.config.set_floatx("float32")
+    outputs = head(keras.ops.convert_to_tensor(x))
+    assert found == pytest.approx(value(losses.matched_loss(head), labels, outputs))
+
+
+@pytest.mark.parametrize("q", [0.3, 1.0])
+@pytest.mark.parametrize("as_distribution", [False, True])
+def test_a_masked_class_takes_no_part_in_smoothing(q, as_distribution):
+    loss = losses.GeneralizedCrossentropy(q, label_smoothing=0.1)
+    two = np.log([[0.25, 0.75]]).astype("float32")
+    three = np.concatenate([two, [[ops.LOWEST]]], axis=1).astype("float32")
+    found = []
+    for log_p in (two, three):
+        labels = np.array([0])
+        target = one_hot(labels, log_p.shape[1]) if as_distribution else labels
+        found.append(value(loss, target, log_p))
+    assert found[0] == pytest.approx(found[1])

@@ -457,6 +457,32 @@ def test_a_log_head_inside_a_network_is_not_told_of():
         model.fit(np.zeros((8, 3), "float32"), np.arange(8) % 5, verbose=0)
 
 
+def test_a_head_inside_a_subclassed_model_is_not_told_of():
+    class Sampling(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = heads.GumbelSoftmax()
+            self.logits = keras.layers.Dense(5)
+
+        def call(self, inputs, training=None):
+            return self.logits(self.inner(inputs, training=training))
+
+    model = Sampling()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(np.zeros((8, 3), "float32"), np.arange(8) % 5, verbose=0)
+
+
+def test_in_time_distributed_the_axis_is_counted_from_the_end():
+    steps = keras.layers.TimeDistributed(heads.Softmax(axis=1))
+    with pytest.raises(ValueError, match=r"from the end. Received: axis=1"):
+        losses.matched_loss(steps)
+    outer = keras.layers.TimeDistributed(heads.Softmax(axis=-1))
+    assert losses.matched_loss(outer).axis == -1
+
+
 # The view
 
 
