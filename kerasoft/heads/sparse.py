@@ -77,7 +77,8 @@ class Entmax15(SparseHead):
     ```
 
     with the threshold at which the probabilities sum to 1. They can be exactly 0;
-    unlike sparsemax's, their derivative is continuous where they become 0.
+    unlike sparsemax's, their derivative is continuous where they become 0. Second
+    derivatives are not correct.
 
     Args:
         **kwargs: Keyword arguments of `Head`, such as `axis` and `dtype`.

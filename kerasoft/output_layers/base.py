@@ -48,6 +48,8 @@ class OutputLayer(keras.layers.Layer):
     - Called on features, they return the most likely classes and their
       log-probabilities.
     - `sample` draws classes at random.
+    - The gradient of their loss cannot be differentiated again: on TensorFlow and
+      PyTorch, that is an error.
 
     To write your own output layer, subclass `OutputLayer` and define `build`,
     `outcome`, `likeliest`, `log_probabilities` and `draw`.
