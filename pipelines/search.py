@@ -22,7 +22,8 @@ class Search:
 
     Attributes:
         search: What a trial varies: the temperature, a schedule (its kind, start and
-            end), or the temperature and the learning rate together.
+            end), or the temperature and the learning rate together (not the one of the
+            config).
         algorithm: Keras Tuner's: random search, Bayesian optimisation or Hyperband.
         objective: A metric of the validation images, at the last epoch: accuracy, nll,
             ece or another of the comparison's.

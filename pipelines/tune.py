@@ -55,12 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "temperature is what is searched; --lowest and --highest bound it. "
             f"Received: {base.temperature}"
         )
-    rate = asked.get("learning_rate")
-    if search.search == "learning_rate" and rate is not None:
-        raise InputError(
-            "learning_rate is searched too with --search learning_rate; leave it out, "
-            f"or set it to null. Received: {rate}"
-        )
     config_of_trial(base, {"temperature": 1.0})  # whether the head has one
     if search.algorithm == "hyperband":
         least = shortest(base.epochs)

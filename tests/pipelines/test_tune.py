@@ -213,10 +213,6 @@ def test_the_plot_shows_every_trial(searched):
         (["--trials", "4", "--algorithm", "hyperband"], "follows from the epochs"),
         (["--algorithm", "grid"], "algorithm must be"),
         (
-            ["--search", "learning_rate", "--learning_rate", "0.1"],
-            "learning_rate is searched too",
-        ),
-        (
             [
                 "--algorithm=hyperband",
                 "--loss.first=matched",
