@@ -55,7 +55,7 @@ def assemble(
         declared: See `against_each_other`.
         margin: See `against_each_other`.
     """
-    configs = {name: run.config for name, run in table.runs.items()}
+    configs = table.configs
     headings, first = titles.headings(configs), first_of_each(configs)
     rows = [
         dataclasses.replace(row, title=headings[row.run] + of_samples(row.samples))
@@ -124,7 +124,7 @@ def against_each_other(
     """
     found = by_configuration(
         [row for row in table.rows if not row.samples],
-        {name: run.config for name, run in table.runs.items()},
+        table.configs,
     )
     groups = {key.config: rows for key, rows in found.items() if not key.copy}
     runs = {config: [row.run for row in rows] for config, rows in groups.items()}
@@ -183,16 +183,24 @@ def judged(
     return found
 
 
-def name_left_out(declared: Sequence[tuple[Config, Config]], tables: Sequence[Table]):
-    """Says which declared contrasts are in no table, for want of runs."""
-    compared = {
-        tuple(
-            dataclasses.replace(table.runs[runs[0]].config, seed=0)
-            for runs in (found.runs_a, found.runs_b)
-        )
+def declared_in(tables: Sequence[Table]) -> list[tuple[Config, Config]]:
+    """The declared contrasts that tables have, each once."""
+
+    def config(runs: Sequence[str], table: Table) -> Config:
+        return dataclasses.replace(table.runs[runs[0]].config, seed=0)
+
+    pairs = (
+        (config(found.runs_a, table), config(found.runs_b, table))
         for table in tables
         for found in table.contrasts
-    }
+        if found.declared
+    )
+    return list(dict.fromkeys(pairs))
+
+
+def name_left_out(declared: Sequence[tuple[Config, Config]], tables: Sequence[Table]):
+    """Says which declared contrasts are in no table, for want of runs."""
+    compared = declared_in(tables)
     for a, b in declared:
         if (a, b) not in compared:
             words = " and ".join(titles.titles([a, b]))

@@ -243,14 +243,18 @@ class Table:
     groups: list[Group] = dataclasses.field(default_factory=list)
     contrasts: list[Contrast] = dataclasses.field(default_factory=list)
 
+    @property
+    def configs(self) -> dict[str, Config]:
+        """The configs of the runs, by their names."""
+        return {name: run.config for name, run in self.runs.items()}
+
     def configurations(self) -> list[list[Row]]:
         """The rows, those side by side that differ by their seed alone: best first."""
-        configs = {name: run.config for name, run in self.runs.items()}
 
         def mean(rows):
             return sum(row.accuracy for row in rows) / len(rows)
 
-        members = by_configuration(self.rows, configs).values()
+        members = by_configuration(self.rows, self.configs).values()
         return sorted(members, key=lambda rows: -mean(rows))
 
     def group_of(self, rows: Sequence[Row]) -> Group | None:

@@ -52,7 +52,7 @@ def merge(
             by_images[data.name, data.label, data.checksum].append(table)
     _check_names(by_images.values())
     every = [table for found in by_images.values() for table in found]
-    declared = _declared(every) if contrasts is None else contrasts
+    declared = between_runs.declared_in(every) if contrasts is None else contrasts
     margin = _margin(every) if margin is None else margin
     tables = []
     for found in by_images.values():
@@ -108,8 +108,7 @@ def _side_by_side(tables: Sequence[Table]) -> Table:
     rows, runs, shifted, unfamiliar = {}, {}, {}, {}
     copies: set[str] = set()
     for table in tables:
-        configs = {name: run.config for name, run in table.runs.items()}
-        copies |= set(configs) - first_of_each(configs)
+        copies |= set(table.runs) - first_of_each(table.configs)
         for row in table.rows:
             known = rows.setdefault(row.id, row)
             if known.as_is != row.as_is or known.scaled != row.scaled:
@@ -134,21 +133,6 @@ def _side_by_side(tables: Sequence[Table]) -> Table:
         shifted=list(shifted.values()),
         unfamiliar=list(unfamiliar.values()),
     )
-
-
-def _declared(tables: Sequence[Table]) -> Contrasts:
-    """The contrasts that were declared in tables, each once."""
-
-    def config(runs: Sequence[str], table: Table) -> Config:
-        return dataclasses.replace(table.runs[runs[0]].config, seed=0)
-
-    pairs = (
-        (config(found.runs_a, table), config(found.runs_b, table))
-        for table in tables
-        for found in table.contrasts
-        if found.declared
-    )
-    return list(dict.fromkeys(pairs))
 
 
 def _margin(tables: Sequence[Table]) -> float:

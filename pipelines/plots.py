@@ -261,7 +261,7 @@ def by_temperature(table: Table, words: str) -> Lines:
     """
     metric, scaled = BY_TEMPERATURE[words]
     order = temperatures(table)
-    first = first_of_each({name: run.config for name, run in table.runs.items()})
+    first = first_of_each(table.configs)
     shown = {
         name: dataclasses.replace(run.config, temperature=None, seed=0)
         for name, run in table.runs.items()

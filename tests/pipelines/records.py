@@ -60,3 +60,8 @@ def pretend(config, dataset, folder):
     )
     leave(record, path)
     return path
+
+
+def with_more(table, rows, runs):
+    """A comparison's table with more rows and runs."""
+    return dataclasses.replace(table, rows=[*table.rows, *rows], runs=table.runs | runs)

@@ -14,7 +14,7 @@ import PIL.Image
 import pytest
 import sklearn.metrics
 import tensorflow as tf
-from records import HEADS, ended, leave, pretend
+from records import HEADS, ended, leave, pretend, with_more
 
 from pipelines import (
     between_runs,
@@ -482,11 +482,8 @@ def test_seeds_of_one_temperature_are_one_point():
         {"accuracy": 0.4, "nll": 1.0, "ece": 0.1}, {}, row.as_is.reliability
     )
     other = dataclasses.replace(row, id="again", run="again", as_is=judged)
-    table = dataclasses.replace(
-        table,
-        rows=[*table.rows, other],
-        runs=table.runs | {"again": dataclasses.replace(run, config=seed)},
-    )
+    again = {"again": dataclasses.replace(run, config=seed)}
+    table = with_more(table, [other], again)
     lines = plots.by_temperature(table, "test accuracy").series
     line = next(s for s in lines if s.name == "gumbel_softmax, matched")
     place = list(line.x).index(plots.name_of_temperature(run))
@@ -501,16 +498,9 @@ def test_what_differs_beside_the_temperature_is_another_line():
     row = next(row for row in table.rows if not row.samples)
     run = table.runs[row.run]
     longer = dataclasses.replace(run.config, epochs=99)
-    table = dataclasses.replace(
-        table,
-        rows=[
-            *table.rows,
-            dataclasses.replace(row, id="longer", run="longer"),
-            dataclasses.replace(row, id="export", run="export"),
-        ],
-        runs=table.runs
-        | {"longer": dataclasses.replace(run, config=longer), "export": run},
-    )
+    more = {"longer": dataclasses.replace(run, config=longer), "export": run}
+    rows = [dataclasses.replace(row, id=name, run=name) for name in more]
+    table = with_more(table, rows, more)
     before = plots.by_temperature(table_of_temperatures(), "test accuracy").series
     found = plots.by_temperature(table, "test accuracy").series
     names = {series.name for series in found}
@@ -798,10 +788,9 @@ def test_one_seed_is_compared_with_nothing(compared):
 
 
 def test_a_declared_contrast_without_runs_is_named(runs, tiny, tmp_path, capsys):
-    configs = [dataclasses.replace(tiny, head=head) for head in ("softmax", "entmax15")]
-    (pair,) = [tuple(configs)]
+    a, b = (dataclasses.replace(tiny, head=head) for head in ("softmax", "entmax15"))
     made = evaluation.evaluate(
-        runs[1:2], tmp_path / "out", timings=False, contrasts=[pair]
+        runs[1:2], tmp_path / "out", timings=False, contrasts=[(a, b)]
     )
     assert not made.comparison.tables[0].contrasts
     assert "left out: softmax and entmax15 are not compared" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import pytest
+from records import with_more
 
 from pipelines import evaluation, keeping, merging, report, tables
 from pipelines.comparison import Results
@@ -60,11 +61,7 @@ def test_an_export_stays_behind_its_run(parts):
     (table,) = part.comparison.tables
     row = next(row for row in table.rows if not row.samples)
     copy = dataclasses.replace(row, id="a-copy", run="a-copy")
-    more = dataclasses.replace(
-        table,
-        rows=[*table.rows, copy],
-        runs=table.runs | {"a-copy": table.runs[row.run]},
-    )
+    more = with_more(table, [copy], {"a-copy": table.runs[row.run]})
     exported = part._replace(
         comparison=dataclasses.replace(part.comparison, tables=[more]),
         outcomes={**part.outcomes, "a-copy": part.outcomes[row.id]},
